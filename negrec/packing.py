@@ -1,0 +1,116 @@
+"""Packing of jagged sequences into rows for attention, so that padding is never computed."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+_NARROW = 16  # most histories are short; a row this wide wastes little of its attention matrix
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of one width.
+
+    Attributes:
+        start: first slot of the block among the P slots of its ``Rows``.
+        shape: (R, L), rows and their width.
+        mask: who may look at whom, (R, 1, L, L) bool: causal inside a sequence, nothing across
+            sequences; an empty slot looks at itself alone.
+    """
+
+    start: int
+    shape: tuple[int, int]
+    mask: Tensor
+
+    @property
+    def stop(self) -> int:
+        return self.start + self.shape[0] * self.shape[1]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """T tokens laid into P >= T slots, in blocks of rows of equal width.
+
+    Attributes:
+        token: the token in each slot, (P,); empty slots repeat token 0 and are read by nobody.
+        slot: the slot of each token, (T,).
+        blocks: consecutive ranges of slots.
+    """
+
+    token: Tensor
+    slot: Tensor
+    blocks: tuple[Block, ...]
+
+    def to(self, device: torch.device | str) -> "Rows":
+        """The same rows on another device."""
+        blocks = tuple(replace(b, mask=b.mask.to(device)) for b in self.blocks)
+        return Rows(self.token.to(device), self.slot.to(device), blocks)
+
+
+def pack(offsets: Tensor, causal: bool = True) -> Rows:
+    """Lays sequences into rows: short ones share rows 16 wide, the others get the longest's width.
+
+    Args:
+        offsets: sequence b has the tokens ``offsets[b]..offsets[b + 1] - 1``, (B + 1,).
+        causal: a token sees itself and what precedes it; otherwise its whole sequence.
+    """
+    device = offsets.device
+    offsets = offsets.cpu()
+    lengths = offsets.diff()
+    n_tokens = int(offsets[-1])
+    widest = int(lengths.max()) if len(lengths) else 0
+    slot = torch.empty(n_tokens, dtype=torch.int64)
+    owners: list[Tensor] = []  # the sequence in each slot, -1 where empty, per block
+    blocks: list[Block] = []
+    start = 0
+    narrow = lengths <= _NARROW
+    for chosen, width in ((narrow, _NARROW), (~narrow, widest)):
+        sequences = chosen.nonzero().squeeze(1)
+        if len(sequences) == 0:
+            continue
+        # Longest first: neighbours have equal lengths, so rows fill evenly.
+        sequences = sequences[lengths[sequences].argsort(descending=True, stable=True)]
+        size = lengths[sequences]
+        width = min(width, int(size[0]))
+        row, column = next_fit(size, width)
+        n_rows = int(row[-1]) + 1
+        first = start + row * width + column  # slot of each sequence's first token
+        steps = torch.repeat_interleave(size)
+        within = torch.arange(len(steps)) - (size.cumsum(0) - size)[steps]
+        slots = first[steps] + within
+        slot[offsets[sequences][steps] + within] = slots
+        owner = torch.full((n_rows * width,), -1)
+        owner[slots - start] = sequences[steps]
+        owners.append(owner)
+        owner = owner.view(n_rows, width)
+        mask = owner[:, :, None] == owner[:, None, :]
+        if causal:
+            mask = mask.tril_()
+        # Empty slots of a row may look at each other: nobody reads them.
+        blocks.append(Block(start, (n_rows, width), mask[:, None]))
+        start += n_rows * width
+    token = torch.zeros(start, dtype=torch.int64)
+    token[slot] = torch.arange(n_tokens)
+    return Rows(token, slot, tuple(blocks)).to(device)
+
+
+def next_fit(size: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """Row and column of each sequence when every row takes the next sequences that still fit.
+
+    Args:
+        size: lengths, none above ``width``, (n,).
+        width: of the rows.
+    """
+    end = size.cumsum(0)
+    begin = end - size
+    # Where the row that starts at sequence i ends: only the rows are walked, not the sequences.
+    following = torch.searchsorted(end, begin + width, right=True).tolist()
+    firsts = []
+    at = 0
+    while at < len(following):
+        firsts.append(at)
+        at = following[at]
+    first = torch.tensor(firsts)
+    row = torch.searchsorted(first, torch.arange(len(size)), right=True) - 1
+    return row, begin - begin[first][row]

@@ -1,0 +1,450 @@
+"""The vocabulary that passes between the rooms.
+
+Shapes, everywhere in negrec: B sequences, T tokens, N queries (positions with a target; padding
+is never among them), K candidates, R rows of candidates, V items (ids 1..V, 0 is PAD or "outside
+the catalogue"), D hidden size, M held-out targets.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from negrec.packing import Rows
+
+Exclude = Literal["none", "target", "window", "history"]
+Share = Literal["query", "sequence", "batch"]
+
+
+@dataclass(frozen=True)
+class Jagged:
+    """Rows of different lengths without padding.
+
+    Attributes:
+        values: the rows one after the other, (M,).
+        offsets: row r is ``values[offsets[r]:offsets[r + 1]]``, (R + 1,), int64.
+    """
+
+    values: Tensor
+    offsets: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """(R,)."""
+        return self.offsets.diff()
+
+    @cached_property
+    def row(self) -> Tensor:
+        """The row of each value, (M,)."""
+        return torch.repeat_interleave(self.lengths, output_size=len(self.values))
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def to(self, device: torch.device | str) -> Jagged:
+        return Jagged(self.values.to(device), self.offsets.to(device))
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """Facts of the TRAINING split: all that models, samplers and losses may know of the data.
+
+    Attributes:
+        n_users: users of the data set; user indices are 0..n_users - 1.
+        n_items: size V of the catalogue; item ids are 1..V.
+        max_length: the longest history that a model sees, in items.
+        counts: training interactions of each item before any truncation, (V,), int64.
+        attributes: attribute ids of each item (V rows), where the data set has them.
+    """
+
+    n_users: int
+    n_items: int
+    max_length: int
+    counts: Tensor
+    attributes: Jagged | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B interaction sequences, jagged: flat tensors and offsets, no padding.
+
+    Attributes:
+        user: user index of each sequence, (B,).
+        items: input items, oldest first, sequence after sequence, (T,).
+        position: index of each token in the user's whole history, (T,); stable over epochs.
+        offsets: sequence b is ``items[offsets[b]:offsets[b + 1]]``, (B + 1,).
+        query: indices into the T tokens that carry a target, ascending, (N,).
+        target: the target of each query, (N,).
+        seen: the training items of each sequence's user, ascending in each row (B rows);
+            None where nothing reads it.
+        key: what the batch's random streams are derived from; a replayed batch keeps its key.
+    """
+
+    user: Tensor
+    items: Tensor
+    position: Tensor
+    offsets: Tensor
+    query: Tensor
+    target: Tensor
+    seen: Jagged | None = None
+    key: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, histories: Sequence[Sequence[int]]) -> Self:
+        """The training batch of whole histories, users 0, 1, ...: each item asks for the next.
+
+        Args:
+            histories: item ids, oldest first, at least two each.
+        """
+        if any(len(history) < 2 for history in histories):
+            raise ValueError("a training history needs at least two items")
+        lengths = torch.tensor([len(history) - 1 for history in histories])
+        offsets = torch.cat([lengths.new_zeros(1), lengths.cumsum(0)])
+        items = torch.tensor([item for history in histories for item in history[:-1]])
+        target = torch.tensor([item for history in histories for item in history[1:]])
+        index = torch.arange(len(items))
+        position = index - torch.repeat_interleave(offsets[:-1], lengths)
+        return cls(torch.arange(len(lengths)), items, position, offsets, index, target)
+
+    @property
+    def n_sequences(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def sequence(self) -> Tensor:
+        """The sequence of each token, (T,)."""
+        return Jagged(self.items, self.offsets).row
+
+    @cached_property
+    def from_end(self) -> Tensor:
+        """How many tokens of the same sequence follow each token, (T,); the newest has 0."""
+        index = torch.arange(len(self.items), device=self.items.device)
+        return self.offsets[1:][self.sequence] - 1 - index
+
+    @cached_property
+    def last(self) -> Tensor:
+        """Index of the newest token of each sequence, (B,)."""
+        return self.offsets[1:] - 1
+
+    @cached_property
+    def rows(self) -> Rows:
+        """The tokens packed for attention: several short sequences share a row."""
+        from negrec.packing import pack
+
+        return pack(self.offsets)
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """Left-aligned items with zeros behind, (B, Lmax), and where the tokens are, bool."""
+        lengths = self.offsets.diff()
+        width = int(lengths.max())
+        valid = torch.arange(width, device=self.items.device) < lengths[:, None]
+        items = self.items.new_zeros(len(lengths), width)
+        items[valid] = self.items
+        return items, valid
+
+    def to(self, device: torch.device | str) -> Self:
+        """The same batch on another device."""
+        return replace(
+            self,
+            user=self.user.to(device),
+            items=self.items.to(device),
+            position=self.position.to(device),
+            offsets=self.offsets.to(device),
+            query=self.query.to(device),
+            target=self.target.to(device),
+            seen=None if self.seen is None else self.seen.to(device),
+        )
+
+
+@dataclass(frozen=True)
+class Queries:
+    """What a model answers a batch with: N states that ask for their next item.
+
+    Attributes:
+        hidden: (N, D).
+        target: (N,).
+        user: (N,).
+        position: index of the query's token in the user's history, (N,).
+        sequence: the batch's sequence that each query belongs to, ascending, (N,).
+        batch: where the queries come from.
+    """
+
+    hidden: Tensor
+    target: Tensor
+    user: Tensor
+    position: Tensor
+    sequence: Tensor
+    batch: Batch
+
+    @classmethod
+    def of(cls, batch: Batch, states: Tensor) -> Self:
+        """The queries of a batch, given one state per token (T, D)."""
+        sequence = batch.sequence[batch.query]
+        # Where every token is a query (next-item targets), the gather would only copy.
+        every = len(batch.query) == len(batch.items)
+        hidden = states if every else states[batch.query]
+        return cls(
+            hidden,
+            batch.target,
+            batch.user[sequence],
+            batch.position[batch.query],
+            sequence,
+            batch,
+        )
+
+    def detach(self) -> Queries:
+        return replace(self, hidden=self.hidden.detach())
+
+    @cached_property
+    def excluded(self) -> Exclusion:
+        return Exclusion(self)
+
+
+class Exclusion:
+    """Which items a query must not be given as negatives, for each policy.
+
+    Sets are kept as sorted keys ``sequence * stride + item``: a look-up is a binary search, and
+    nothing of the catalogue's size is held for a query.
+    """
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+
+    def contains(self, items: Tensor, index: Tensor, exclude: Exclude) -> Tensor:
+        """Whether each item is excluded for the query beside it.
+
+        Args:
+            items: (...,) item ids.
+            index: (...,) the query each item was drawn for, broadcastable to ``items``.
+            exclude: the policy.
+        """
+        if exclude == "none":
+            return torch.zeros_like(items, dtype=torch.bool)
+        own = items == self._queries.target[index]
+        if exclude == "target":
+            return own
+        keys, stride = self._keys[exclude]
+        wanted = self._queries.sequence[index] * stride + items
+        # An item beyond the stride is in no set, and its key would be another sequence's.
+        at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
+        return own | ((keys[at] == wanted) & (items < stride))
+
+    def pairs(self, exclude: Exclude) -> tuple[Tensor, Tensor]:
+        """All excluded (query, item) pairs, two tensors (P,)."""
+        queries = self._queries
+        index = torch.arange(len(queries.target), device=queries.target.device)
+        if exclude == "none":
+            return index[:0], index[:0]
+        if exclude == "target":
+            return index, queries.target
+        keys, stride = self._keys[exclude]
+        n_sequences = queries.batch.n_sequences
+        owner = keys // stride
+        bounds = torch.searchsorted(owner, torch.arange(n_sequences + 1, device=owner.device))
+        sizes = bounds.diff()[queries.sequence]
+        query = torch.repeat_interleave(sizes)
+        first = sizes.cumsum(0) - sizes
+        within = torch.arange(len(query), device=query.device) - first[query]
+        item = keys[bounds[queries.sequence][query] + within] % stride
+        return torch.cat([index, query]), torch.cat([queries.target, item])
+
+    @cached_property
+    def _keys(self) -> _KeyTable:
+        return _KeyTable(self._queries)
+
+
+class _KeyTable:
+    """Sorted (sequence, item) keys of each policy, built when first asked for."""
+
+    def __init__(self, queries: Queries) -> None:
+        self._queries = queries
+        self._built: dict[Exclude, tuple[Tensor, int]] = {}
+
+    def __getitem__(self, exclude: Exclude) -> tuple[Tensor, int]:
+        if exclude not in self._built:
+            self._built[exclude] = self._build(exclude)
+        return self._built[exclude]
+
+    def _build(self, exclude: Exclude) -> tuple[Tensor, int]:
+        batch = self._queries.batch
+        if exclude == "window":
+            items = torch.cat([batch.items, self._queries.target])
+            sequence = torch.cat([batch.sequence, self._queries.sequence])
+        else:
+            if batch.seen is None:
+                raise ValueError("exclude=history needs batches that carry the users' items (seen)")
+            items, sequence = batch.seen.values, batch.seen.row
+        stride = int(items.max()) + 1
+        keys: Tensor = torch.unique(sequence * stride + items)  # sorted
+        return keys, stride
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """What a sampler answers queries with.
+
+    Attributes:
+        items: candidate ids, (R, K). R = 1: one draw for all queries; R = B: one per sequence
+            (``row = queries.sequence``); R = N: one per query.
+        row: which row each query reads, (N,); None when R is 1 or N.
+        log_q: log of the proposal density of each candidate, (R, K); None where there is none.
+        label: 1 where a candidate counts as a positive (false-negative reversal), (N, K).
+        exclude: the policy for accidental hits, applied by ``valid``.
+        exhaustive: the candidates are the whole catalogue.
+    """
+
+    items: Tensor
+    row: Tensor | None = None
+    log_q: Tensor | None = None
+    label: Tensor | None = None
+    exclude: Exclude = "target"
+    exhaustive: bool = False
+
+    def __post_init__(self) -> None:
+        # A draw per sequence and a draw per query may have the same R; without `row` it is the
+        # latter, so a forgotten `row` would pair queries with other sequences' negatives.
+        assert self.items.ndim == 2, self.items.shape
+
+    def of(self, index: Tensor | None = None) -> Tensor:
+        """The candidates of the queries, (N, K) or (1, K) when all share one draw."""
+        if self.row is not None:
+            return self.items[self.row if index is None else self.row[index]]
+        if index is None or len(self.items) == 1:
+            return self.items
+        return self.items[index]
+
+    def valid(self, queries: Queries, index: Tensor | None = None) -> Tensor:
+        """Which candidates stand as negatives (or relabelled positives) of a query, (N, K) bool.
+
+        The one place where accidental hits are ruled out.
+
+        Args:
+            queries: the queries the candidates were drawn for.
+            index: only these queries, (n,); all by default.
+        """
+        if index is None:
+            index = torch.arange(len(queries.target), device=self.items.device)
+        items = self.of(index).expand(len(index), -1)
+        return ~queries.excluded.contains(items, index[:, None], self.exclude)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of queries against their target and their candidates.
+
+    Attributes:
+        positive: (N,).
+        negative: (N, K).
+        valid: candidates that count, (N, K) bool.
+        n_items: size V of the catalogue.
+        log_q: log density of each candidate, broadcastable to (N, K).
+        target_log_q: log density of each target, (N,).
+        label: 1 where a candidate counts as a positive, (N, K).
+    """
+
+    positive: Tensor
+    negative: Tensor
+    valid: Tensor
+    n_items: int
+    log_q: Tensor | None = None
+    target_log_q: Tensor | None = None
+    label: Tensor | None = None
+
+    def detach(self) -> Scores:
+        return replace(self, positive=self.positive.detach(), negative=self.negative.detach())
+
+
+Timer = Callable[[str], AbstractContextManager[object]]
+
+
+def _no_timer(_: str) -> AbstractContextManager[object]:
+    return nullcontext()
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training step, as samplers and objectives see it.
+
+    Attributes:
+        epoch: from 0.
+        index: step within the epoch, from 0.
+        generator: seeded by (seed, stream, batch key), so that resume and replay are exact.
+        batch_key: the key of the batch.
+        timer: ``with step.timer("sampler"): ...`` books time under a name.
+    """
+
+    epoch: int
+    index: int
+    generator: torch.Generator | None = None
+    batch_key: tuple[int, ...] = ()
+    timer: Timer = field(default=_no_timer)
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """What a step left behind, detached: the loss (N,) of each query and what it was made of."""
+
+    queries: Queries
+    negatives: Negatives
+    scores: Scores | None
+    loss: Tensor
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """An objective's answer to a batch: a scalar loss with gradient, and its feedback."""
+
+    loss: Tensor
+    feedback: Feedback | None = None
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out targets, each with the history that precedes it: M of them.
+
+    Attributes:
+        user: user index, (M,).
+        target: catalogue id, (M,); 0 where the target is not in the catalogue (cold).
+        items: the users' interactions in order, user after user, as catalogue ids.
+        start: the history of target m is ``items[start[m]:end[m]]``, (M,).
+        end: (M,).
+    """
+
+    user: Tensor
+    target: Tensor
+    items: Tensor
+    start: Tensor
+    end: Tensor
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def select(self, index: Tensor | slice) -> HeldOut:
+        """The given targets only."""
+        return HeldOut(
+            self.user[index], self.target[index], self.items, self.start[index], self.end[index]
+        )
+
+    def histories(self, newest: int | None = None) -> Jagged:
+        """The histories, (M rows); only the ``newest`` items of each where a number is given."""
+        start = self.start
+        if newest is not None:
+            start = torch.maximum(start, self.end - newest)
+        return slices(self.items, start, self.end)
+
+
+def slices(values: Tensor, start: Tensor, end: Tensor) -> Jagged:
+    """The rows ``values[start[r]:end[r]]``, gathered without a loop."""
+    lengths = end - start
+    offsets = torch.zeros(len(lengths) + 1, dtype=torch.int64, device=values.device)
+    torch.cumsum(lengths, 0, out=offsets[1:])
+    index = torch.arange(int(offsets[-1]), device=values.device)
+    index += torch.repeat_interleave(start - offsets[:-1], lengths, output_size=len(index))
+    return Jagged(values[index], offsets)

@@ -1,0 +1,44 @@
+"""What every test starts from."""
+
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before any test imports MLflow.
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ["DO_NOT_TRACK"] = "true"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Tests are small; several workers on a few cores would only wait for each other."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the named real data sets; tests on them are skipped where it is not known."""
+    folder = os.environ.get("NEGREC_DATA_DIR")
+    if folder is None:
+        pytest.skip("NEGREC_DATA_DIR is not set: no real data here")
+    return Path(folder)
+
+
+@pytest.fixture
+def untouched_logging() -> Iterator[None]:
+    """Takes back what a run's logging configuration does to the process."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    for handler in set(root.handlers) - set(handlers):
+        root.removeHandler(handler)
+        handler.close()
+    for handler in handlers:
+        if handler not in root.handlers:
+            root.addHandler(handler)
+    root.setLevel(level)

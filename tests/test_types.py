@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from negrec.types import Batch, HeldOut, Jagged, Negatives, slices
+from tests import toy
+
+
+def test_slices_gathers_rows():
+    rows = slices(torch.arange(10, 20), torch.tensor([0, 3, 3, 8]), torch.tensor([2, 3, 6, 10]))
+    assert rows.offsets.tolist() == [0, 2, 2, 5, 7]
+    assert rows.values.tolist() == [10, 11, 13, 14, 15, 18, 19]
+    assert rows.row.tolist() == [0, 0, 2, 2, 2, 3, 3]
+
+
+def test_histories_keep_the_newest():
+    held = HeldOut(
+        user=torch.tensor([0, 1]),
+        target=torch.tensor([9, 8]),
+        items=torch.tensor([1, 2, 3, 4, 5]),
+        start=torch.tensor([0, 3]),
+        end=torch.tensor([3, 5]),
+    )
+    assert held.histories(newest=2).values.tolist() == [2, 3, 4, 5]
+    assert held.select(torch.tensor([1])).histories().values.tolist() == [4, 5]
+
+
+def test_batch_counts_positions_from_both_ends():
+    # The window of a history of 6 with max_length 3 is its last 4 items: 3 inputs.
+    batch = toy.batch([[1, 2, 3, 4, 5, 6], [7, 8]], max_length=3)
+    assert batch.items.tolist() == [3, 4, 5, 7]
+    assert batch.target.tolist() == [4, 5, 6, 8]
+    assert batch.position.tolist() == [2, 3, 4, 0]
+    assert batch.from_end.tolist() == [2, 1, 0, 0]
+    assert batch.last.tolist() == [2, 3]
+
+
+def test_padded_puts_zeros_behind():
+    items, valid = toy.batch([[1, 2, 3], [4, 5]]).padded()
+    assert items.tolist() == [[1, 2], [4, 0]]
+    assert valid.tolist() == [[True, True], [True, False]]
+
+
+def test_exclusion_by_policy():
+    # Inputs 3, 4 | 7 with targets 4, 5 | 8; the first user's history also holds 1 and 2.
+    queries = toy.queries(toy.batch([[1, 2, 3, 4, 5], [7, 8]], max_length=2))
+    items = torch.arange(1, 10).repeat(3, 1)
+    excluded = {
+        policy: [set(row[~valid].tolist()) for row, valid in zip(items, allowed, strict=True)]
+        for policy in ("none", "target", "window", "history")
+        for allowed in [Negatives(items, exclude=policy).valid(queries)]
+    }
+    assert excluded["none"] == [set(), set(), set()]
+    assert excluded["target"] == [{4}, {5}, {8}]
+    assert excluded["window"] == [{3, 4, 5}, {3, 4, 5}, {7, 8}]
+    assert excluded["history"] == [{1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}, {7, 8}]
+
+
+def test_excluded_pairs_say_the_same_as_the_look_up():
+    queries = toy.queries(toy.batch(toy.random_histories(30, 40, 12), max_length=5))
+    items = torch.arange(1, 41).expand(len(queries.target), -1)
+    for policy in ("none", "target", "window", "history"):
+        by_look_up = ~Negatives(items, exclude=policy).valid(queries)
+        by_pairs = torch.zeros_like(by_look_up)
+        query, item = queries.excluded.pairs(policy)
+        by_pairs[query, item - 1] = True
+        assert torch.equal(by_look_up, by_pairs)
+
+
+def test_candidates_of_a_row_or_of_all():
+    items = torch.tensor([[1, 2], [3, 4]])
+    per_sequence = Negatives(items, row=torch.tensor([0, 1, 1]))
+    assert per_sequence.of().tolist() == [[1, 2], [3, 4], [3, 4]]
+    assert per_sequence.of(torch.tensor([2])).tolist() == [[3, 4]]
+    assert Negatives(items[:1]).of(torch.tensor([0, 1])).tolist() == [[1, 2]]
+
+
+def test_jagged_rows_of_every_length():
+    rows = Jagged(torch.tensor([5, 6]), torch.tensor([0, 0, 2, 2]))
+    assert rows.lengths.tolist() == [0, 2, 0]
+    assert len(rows) == 3
+
+
+def test_a_batch_of_plain_lists_is_the_loader_s():
+    histories = [[1, 2, 3], [4, 5]]
+    plain, loaded = Batch.of(histories), toy.batch(histories)
+    for name in ("user", "items", "position", "offsets", "query", "target"):
+        assert torch.equal(getattr(plain, name), getattr(loaded, name))
+    with pytest.raises(ValueError, match="at least two items"):
+        Batch.of([[1]])

@@ -1,0 +1,85 @@
+"""Small data that tests share."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from negrec.data.loader import Loader
+from negrec.data.sequences import Sequences
+from negrec.data.targets import NextItem
+from negrec.scoring import ItemScorer
+from negrec.types import Batch, DatasetInfo, Jagged, Queries, Step
+
+
+def jagged(rows: Sequence[Sequence[int]]) -> Jagged:
+    """Rows of integers as a jagged tensor."""
+    lengths = torch.tensor([0, *(len(row) for row in rows)])
+    return Jagged(torch.tensor([x for row in rows for x in row]), lengths.cumsum(0))
+
+
+def info(
+    n_items: int = 20, max_length: int = 8, counts: Sequence[int] | None = None
+) -> DatasetInfo:
+    """Facts of a training split; counts are 1, 2, 3, ... by default."""
+    counts = list(range(1, n_items + 1)) if counts is None else counts
+    return DatasetInfo(
+        n_users=50, n_items=n_items, max_length=max_length, counts=torch.tensor(counts)
+    )
+
+
+def batch(histories: Sequence[Sequence[int]], max_length: int = 8) -> Batch:
+    """The training batch of whole histories, user 0 first."""
+    sequences = Sequences(jagged(histories), max_length, NextItem())
+    return Loader(sequences, len(histories), seed=0).batch(torch.arange(len(sequences)), (0, 0))
+
+
+def queries(source: Batch, dim: int = 4, seed: int = 0) -> Queries:
+    """Queries of a batch with random states."""
+    generator = torch.Generator().manual_seed(seed)
+    return Queries.of(source, torch.randn(len(source.items), dim, generator=generator))
+
+
+def scorer(n_items: int = 20, dim: int = 4, seed: int = 0) -> ItemScorer:
+    """A scorer with random item vectors of unit scale."""
+    made = ItemScorer(n_items, dim)
+    generator = torch.Generator().manual_seed(seed + 1)
+    with torch.no_grad():
+        made.weight.copy_(torch.randn(n_items, dim, generator=generator))
+    return made
+
+
+def step(seed: int = 0, epoch: int = 0) -> Step:
+    """A step with a seeded generator."""
+    return Step(epoch, 0, torch.Generator().manual_seed(seed))
+
+
+def random_histories(n: int, n_items: int, longest: int, seed: int = 0) -> list[list[int]]:
+    """n histories of 2..longest items without repeats."""
+    generator = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(2, longest + 1, (n,), generator=generator).tolist()
+    return [
+        (torch.randperm(n_items, generator=generator)[:length] + 1).tolist() for length in lengths
+    ]
+
+
+def chi_square_p(drawn: Tensor, expected: Tensor) -> float:
+    """p-value of draws 0..n - 1 against expected probabilities (n,), rare cells merged."""
+    from scipy import stats
+
+    n = drawn.numel()
+    observed = torch.bincount(drawn.flatten(), minlength=len(expected)).double()
+    assert observed[expected == 0].sum() == 0  # the impossible never happens
+    order = expected.argsort(descending=True)
+    observed, wanted = observed[order], expected.double()[order] * n
+    common = wanted >= 5
+    rest = wanted[~common].sum()
+    cells, counts = wanted[common], observed[common]
+    if rest >= 5:
+        cells = torch.cat([cells, rest[None]])
+        counts = torch.cat([counts, observed[~common].sum()[None]])
+    if len(cells) == 1:
+        return 1.0  # one outcome is certain, and the impossible was ruled out above
+    # What is too rare for a cell is left out on both sides.
+    cells = cells * counts.sum() / cells.sum()
+    return float(stats.chisquare(counts.numpy(), cells.numpy()).pvalue)
