@@ -1,0 +1,57 @@
+"""Text tables with a header: CSV and the like, compressed or not."""
+
+import csv
+import gzip
+from pathlib import Path
+
+import polars as pl
+
+from negrec.data.readers.base import ROW
+from negrec.errors import InputError
+
+_SEPARATORS = ",\t;|"
+_TAIL = 1 << 16  # bytes at the end of a file that hold its last line
+
+
+def scan(path: Path) -> pl.LazyFrame:
+    """The table in a text file, not yet read; every column is text.
+
+    Text keeps ids as they stand: "007" is no 7. The separator is the one of comma, tab, semicolon
+    and bar that the header has most of. Empty lines are skipped.
+
+    Raises:
+        InputError: the last line is cut short.
+    """
+    separator = _separator(path)
+    table = pl.scan_csv(
+        path, separator=separator, infer_schema=False, row_index_name=ROW, glob=False
+    )
+    columns = [name for name in table.collect_schema().names() if name != ROW]
+    _refuse_a_cut_line(path, separator, len(columns))
+    # Fields that a line lacks are read as missing values, an empty line as nothing else.
+    empty = pl.all_horizontal(pl.col(columns).is_null())
+    return table.with_columns(pl.col(ROW) + 1).filter(~empty)
+
+
+def _separator(path: Path) -> str:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
+        header = file.readline(_TAIL).decode("utf-8-sig", errors="replace")
+    return max(_SEPARATORS, key=header.count)
+
+
+def _refuse_a_cut_line(path: Path, separator: str, n_columns: int) -> None:
+    """Refuses a file whose writer or copier stopped in the middle of a line."""
+    if path.suffix == ".gz":
+        return  # gzip knows its own end
+    with path.open("rb") as file:
+        file.seek(-min(_TAIL, path.stat().st_size), 2)
+        tail = file.read().decode("utf-8", errors="replace")
+    last = next((line for line in reversed(tail.splitlines()) if line.strip()), "")
+    if last.count('"') % 2:
+        return  # inside a quoted field that spans lines; Polars says whether it is closed
+    n_fields = len(next(csv.reader([last], delimiter=separator)))
+    if n_fields < n_columns:
+        raise InputError(
+            f"{path}: the last line has {n_fields} of {n_columns} fields ({last[:60]!r}): "
+            "the file is cut short; complete or remove that line"
+        )

@@ -1,0 +1,49 @@
+import pytest
+
+from negrec.data.sequences import Sequences
+from negrec.data.targets import NextItem
+from negrec.errors import InputError
+from tests import toy
+
+TRAIN = [[1, 2, 3, 4, 5, 6, 7, 8], [9], [], [3, 2, 3]]
+
+
+def windows(window, max_length=3):
+    made = Sequences(toy.jagged(TRAIN), max_length, NextItem(), window)
+    values = made.train.values
+    items = [values[s:e].tolist() for s, e in zip(made.start, made.end, strict=True)]
+    return list(zip(made.user.tolist(), made.position.tolist(), items, strict=True))
+
+
+def test_the_newest_window_of_a_long_history():
+    # 3 inputs and the last target; users 1 and 2 have no target to learn from.
+    assert windows("last") == [(0, 4, [5, 6, 7, 8]), (3, 0, [3, 2, 3])]
+
+
+def test_all_windows_hold_every_target_once():
+    assert windows("all") == [
+        (0, 4, [5, 6, 7, 8]),
+        (0, 1, [2, 3, 4, 5]),
+        (0, 0, [1, 2]),
+        (3, 0, [3, 2, 3]),
+    ]
+
+
+def test_seen_items_are_distinct_and_ascending():
+    seen = Sequences(toy.jagged(TRAIN), 3, NextItem()).seen
+    assert seen.values.tolist() == [*range(1, 9), 9, 2, 3]
+    assert seen.offsets.tolist() == [0, 8, 9, 9, 11]
+
+
+def test_nothing_to_learn_from_is_an_error():
+    with pytest.raises(InputError, match="no user has the 2 training interactions"):
+        Sequences(toy.jagged([[1], [2]]), 3, NextItem())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"max_length": 0}, "max_length must be"), ({"window": "first"}, "window must be last or")],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Sequences(toy.jagged(TRAIN), **{"max_length": 3, "targets": NextItem(), **settings})
