@@ -1,0 +1,33 @@
+"""What a training step minimises."""
+
+from torch import nn
+
+from negrec.data.sequences import Sequences
+from negrec.models.base import SequenceModel
+from negrec.types import Batch, DatasetInfo, Feedback, Outcome, Step
+
+
+class Objective(nn.Module):
+    """All that the trainer knows of how a model learns.
+
+    Args:
+        info: facts of the training split.
+        sequences: the training windows, for objectives that build further views of a batch.
+    """
+
+    def __init__(self, info: DatasetInfo, sequences: Sequences) -> None:
+        super().__init__()
+
+    def bind(self, model: SequenceModel) -> None:
+        """Makes teachers, heads and memories; called before the optimiser and before resume."""
+
+    def forward(self, model: SequenceModel, batch: Batch, step: Step) -> Outcome:
+        """The loss of a batch, a scalar with gradient."""
+        raise NotImplementedError
+
+    def observe(self, model: SequenceModel, feedback: Feedback) -> None:
+        """Learns from a finished step, after the optimiser."""
+
+    def evaluated(self, model: SequenceModel) -> SequenceModel:
+        """What validation and test look at."""
+        return model

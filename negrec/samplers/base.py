@@ -1,0 +1,123 @@
+"""What every sampler is, and what all model-free proposals share."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import torch
+from torch import Tensor, nn
+
+from negrec.scoring import ItemScorer
+from negrec.types import DatasetInfo, Exclude, Feedback, Negatives, Queries, Share, Step
+
+# A proposal whose mass lies almost wholly on excluded items never finds a valid one: what is left
+# after this many redraws is ruled out instead.
+_REDRAWS = 100
+
+
+class Sampler(nn.Module):
+    """Answers queries with negatives. State lives in buffers: it moves and checkpoints with them.
+
+    Args:
+        info: facts of the training split.
+        exclude: which accidental hits are ruled out: nothing ("none"), the query's own target
+            ("target"), the items of its sequence in the batch ("window"), all training items of
+            its user ("history").
+    """
+
+    def __init__(self, info: DatasetInfo, exclude: Exclude = "target") -> None:
+        super().__init__()
+        if exclude not in get_args(Exclude):
+            raise ValueError(
+                f"exclude must be one of {', '.join(get_args(Exclude))}, got {exclude!r}"
+            )
+        self.exclude: Exclude = exclude
+        self.n_items = info.n_items
+
+    def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
+        """Draws candidates; called without gradient.
+
+        Args:
+            queries: N of them, detached.
+            scorer: the model's.
+            step: carries the only source of randomness, ``step.generator``.
+        """
+        raise NotImplementedError
+
+    def log_prob(self, items: Tensor) -> Tensor | None:
+        """Log density of the proposal at items (...,); None where there is no density."""
+        return None
+
+    def observe(self, feedback: Feedback) -> None:
+        """Learns from a finished step; wrappers pass it on."""
+        for child in self.children():
+            if isinstance(child, Sampler):
+                child.observe(feedback)
+
+
+class Proposal(Sampler):
+    """A model-free proposal q(item), drawn with replacement.
+
+    A draw per query redraws what ``exclude`` rules out, that is, it draws from the renormalised
+    proposal, and k valid negatives remain. A shared draw cannot please everybody: it is left as
+    it is, ``Negatives.valid`` masks, and losses count what is valid.
+
+    Args:
+        info: facts of the training split.
+        k: negatives of one draw, in 1..V.
+        share: who shares a draw: each "query" has its own, the queries of a "sequence", or the
+            whole "batch".
+        exclude: see ``Sampler``.
+    """
+
+    def __init__(
+        self, info: DatasetInfo, k: int, share: Share = "query", exclude: Exclude = "target"
+    ) -> None:
+        super().__init__(info, exclude)
+        check_k(k, info.n_items)
+        if share not in get_args(Share):
+            raise ValueError(f"share must be one of {', '.join(get_args(Share))}, got {share!r}")
+        self.k = k
+        self.share: Share = share
+
+    def draw(self, rows: int, generator: torch.Generator | None) -> Tensor:
+        """Item ids, (rows, k)."""
+        raise NotImplementedError
+
+    def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
+        rows, row = self._rows(queries)
+        items = self.draw(rows, step.generator)
+        if self.share == "query":
+            items = self._redraw(items, queries, step.generator)
+        return Negatives(items, row, self.log_prob(items), exclude=self.exclude)
+
+    def _rows(self, queries: Queries) -> tuple[int, Tensor | None]:
+        match self.share:
+            case "query":
+                return len(queries.target), None
+            case "sequence":
+                return queries.batch.n_sequences, queries.sequence
+            case "batch":
+                return 1, None
+
+    def _redraw(self, items: Tensor, queries: Queries, generator: torch.Generator | None) -> Tensor:
+        """Replaces excluded items by new draws until none is left, in place of the fresh draw."""
+        index = torch.arange(len(items), device=items.device)[:, None].expand_as(items)
+        hit = queries.excluded.contains(items, index, self.exclude).nonzero(as_tuple=True)
+        for _ in range(_REDRAWS):
+            n = len(hit[0])
+            if n == 0:
+                break
+            fresh = self.draw(-(-n // self.k), generator).flatten()[:n]
+            items[hit] = fresh
+            again = queries.excluded.contains(fresh, hit[0], self.exclude)
+            hit = (hit[0][again], hit[1][again])
+        return items
+
+
+def check_k(k: int, n_items: int) -> None:
+    """Refuses a number of negatives that the catalogue cannot give."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    if k > n_items:
+        raise ValueError(f"k must not exceed the catalogue: k={k}, and there are {n_items} items")

@@ -1,0 +1,163 @@
+"""How a query is scored against items, and the chunked kernels over (N, V)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+# Cells of a chunk of (rows, V) scores. Fresh large tensors cost more in page faults than the
+# arithmetic: chunks of this size (6 MB) stay in the cache and reuse one buffer.
+_CELLS = 128 * 12_288
+_BLOCK = 64  # columns of a block of the two-level inverse CDF
+_LOWEST_EXPONENT = -80.0
+
+
+class ItemScorer(nn.Module):
+    r"""Scores items by the dot product of a hidden state with the item's vector.
+
+    .. math:: s(h, i) = h \cdot e_i
+
+    Args:
+        n_items: size V of the catalogue.
+        dim: D.
+        std: standard deviation of the normal initialisation.
+    """
+
+    def __init__(self, n_items: int, dim: int, std: float = 0.02) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(n_items, dim))
+        nn.init.normal_(self.weight, std=std)
+
+    @property
+    def matrix(self) -> Tensor:
+        """The item vectors, (V, D): item i is row i - 1."""
+        return self.weight
+
+    @property
+    def n_items(self) -> int:
+        return len(self.weight)
+
+    def vectors(self, items: Tensor) -> Tensor:
+        """The vectors of items 1..V, (..., D)."""
+        # Sparse gradients: a dense one would be a fresh (V, D) tensor at every look-up.
+        return F.embedding(items - 1, self.weight, sparse=self.weight.requires_grad)
+
+    def target(self, hidden: Tensor, target: Tensor) -> Tensor:
+        """Scores of one item per query, (N,)."""
+        return (hidden * self.vectors(target)).sum(-1)
+
+    def forward(self, hidden: Tensor, items: Tensor, row: Tensor | None = None) -> Tensor:
+        """Scores of candidates, (N, K).
+
+        Args:
+            hidden: (N, D).
+            items: (R, K), see ``Negatives.items``.
+            row: the row of ``items`` each query reads, ascending, (N,); None when R is 1 or N.
+        """
+        if row is None and len(items) == 1:
+            return hidden @ self.vectors(items[0]).T
+        if row is None:
+            return torch.einsum("nd,nkd->nk", hidden, self.vectors(items))
+        # Queries of one row stand side by side: one matrix product per row, in one batched call.
+        n_rows = len(items)
+        sizes = torch.bincount(row, minlength=n_rows)
+        column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
+        grid = hidden.new_zeros(n_rows, int(sizes.max()), hidden.shape[1])
+        grid = grid.index_put((row, column), hidden)
+        return torch.bmm(grid, self.vectors(items).mT)[row, column]
+
+
+class FixedScorer(ItemScorer):
+    """A scorer whose item vectors are given, not learnt: counts, or a known truth.
+
+    Args:
+        matrix: the item vectors, (V, D).
+    """
+
+    def __init__(self, matrix: Tensor) -> None:
+        nn.Module.__init__(self)  # past ItemScorer, which would draw vectors
+        self.register_buffer("weight", matrix)
+
+
+def chunk_rows(width: int) -> int:
+    """How many rows of so many cells make a chunk; a matrix product wants at least 16."""
+    return max(16, _CELLS // width)
+
+
+def chunks(n: int, size: int) -> Iterator[slice]:
+    """Consecutive slices of at most ``size`` that cover 0..n - 1."""
+    for start in range(0, n, size):
+        yield slice(start, min(start + size, n))
+
+
+class Scratch:
+    """A buffer that is kept between calls; it is no state and is not checkpointed."""
+
+    def __init__(self) -> None:
+        self._buffer = torch.empty(0)
+
+    def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """An uninitialised (rows, columns) tensor, valid until the next call."""
+        size = rows * columns
+        buffer = self._buffer
+        if buffer.numel() < size or buffer.device != like.device or buffer.dtype != like.dtype:
+            self._buffer = buffer = like.new_empty(size)
+        return buffer[:size].view(rows, columns)
+
+    def __deepcopy__(self, memo: object) -> Scratch:
+        return Scratch()
+
+
+def exponentials(hidden: Tensor, matrix: Tensor, scratch: Scratch) -> Tensor:
+    """exp(hidden . item), each row up to a positive factor, (n, V filled up to 64s with zeros).
+
+    Args:
+        hidden: (n, D), already scaled by whatever sharpens the distribution.
+        matrix: item vectors, (V, D).
+        scratch: holds the result.
+    """
+    n, width = len(hidden), len(matrix)
+    filled = -(-width // _BLOCK) * _BLOCK
+    weight = scratch.take(n, filled, hidden)
+    weight[:, width:] = 0
+    scores = weight[:, :width]
+    torch.mm(hidden, matrix.T, out=scores)
+    scores -= scores.amax(1, keepdim=True)
+    # Denormal results make exp ten times slower, and a weight of e^-80 is never drawn.
+    scores.clamp_(min=_LOWEST_EXPONENT)
+    scores.exp_()
+    return weight
+
+
+def draw_rows(weight: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
+    """Draws k columns of each row with replacement, proportionally to its weights, (n, k).
+
+    Two-level inverse CDF: the uniform number picks a block of columns, what is left of it picks
+    the column. Only block sums are accumulated over the whole row, in float64; a column of weight
+    0 is never drawn.
+
+    Args:
+        weight: finite and not negative, (n, V), V a multiple of 64. A row of zeros gives
+            some column.
+        k: draws per row.
+        generator: source of randomness.
+    """
+    n = len(weight)
+    blocks = weight.view(n, -1, _BLOCK)
+    cdf = blocks.sum(2).double().cumsum(1)  # (n, V / 64)
+    total = cdf[:, -1:]
+    u = torch.rand(n, k, dtype=torch.double, device=weight.device, generator=generator)
+    u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
+    block = torch.searchsorted(cdf, u, right=True)  # the first block whose cumulated sum exceeds u
+    block = block.clamp_(max=cdf.shape[1] - 1)  # a row of zeros has none
+    before = cdf.gather(1, (block - 1).clamp_(min=0)).masked_fill_(block == 0, 0)
+    index = torch.arange(n, device=weight.device)[:, None]
+    inner = blocks[index, block].double().cumsum(2)  # (n, k, 64)
+    # Rounding of the block's float32 sum may leave u beyond the block's own end.
+    end = inner[..., -1]
+    rest = torch.minimum(u - before, torch.nextafter(end, torch.zeros_like(end)))
+    column = torch.searchsorted(inner, rest[..., None].clamp_(min=0), right=True).squeeze(2)
+    return block * _BLOCK + column.clamp_(max=_BLOCK - 1)

@@ -1,0 +1,78 @@
+"""Twenty losses of every combination below, kept as files: a refactor leaves them as they are.
+
+``make golden`` writes them anew; a change that moves them says so in its commit.
+"""
+
+import json
+import os
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from negrec import seeding
+from negrec.data import targets
+from negrec.data.loader import Loader
+from negrec.data.sequences import Sequences
+from negrec.types import Step
+from tests import toy
+
+CONF = Path(__file__).parents[2] / "conf"
+HERE = Path(__file__).parent
+COMBINATIONS = [
+    ("sasrec", "uniform", "bce"),
+    ("sasrec", "popularity", "bce"),
+    ("sasrec", "genni", "bce"),
+]
+
+
+def machine():
+    """What bits depend on; on another machine the last ones may differ."""
+    return f"torch {torch.__version__} {torch.backends.cpu.get_cpu_capability()}"
+
+
+def losses(model_name, sampler, loss):
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        cfg = compose("train", [f"model={model_name}", f"sampler={sampler}", f"loss={loss}"])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    info = toy.info(60, max_length=10)
+    torch.manual_seed(seeding.stream_seed(0, "model"))
+    model = instantiate(cfg.model)(info)
+    train = toy.jagged(toy.random_histories(160, 60, 14))
+    sequences = Sequences(train, 10, getattr(targets, model.targets)())
+    objective = instantiate(cfg.objective)(info, sequences)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    values = []
+    batches = (b for epoch in range(9) for b in Loader(sequences, 16, 0).epoch(epoch))
+    for index, batch in enumerate(islice(batches, 20)):
+        torch.manual_seed(seeding.stream_seed(0, "dropout", *batch.key))
+        generator = seeding.generator(0, "sampler", *batch.key)
+        optimizer.zero_grad(set_to_none=False)
+        for parameter in model.parameters():  # as the trainer: gradients stay dense
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        outcome = objective(model, batch, Step(batch.key[0], index, generator, batch.key))
+        outcome.loss.backward()
+        optimizer.step()
+        objective.observe(model, outcome.feedback)
+        values.append(outcome.loss.item())
+    torch.set_num_threads(threads)
+    return values
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids="-".join)
+def test_golden(combination):
+    path = HERE / f"{'-'.join(combination)}.json"
+    values = losses(*combination)
+    assert values[-1] < values[0]
+    if os.environ.get("NEGREC_WRITE_GOLDEN") == "1":
+        path.write_text(json.dumps({"machine": machine(), "losses": values}, indent=1) + "\n")
+    kept = json.loads(path.read_text())
+    if kept["machine"] == machine():
+        assert values == kept["losses"]
+    else:
+        assert values == pytest.approx(kept["losses"], rel=1e-4)

@@ -1,0 +1,181 @@
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from negrec.samplers.genni import GenNi
+from negrec.types import Feedback, Negatives
+from tests import toy
+
+V = 30
+
+
+def one_query(scale=0.2):
+    """A batch with one query, of target 4, and a small state, so that the softmax spreads."""
+    queries = toy.queries(toy.batch([[3, 4]]))
+    return replace(queries, hidden=scale * queries.hidden)
+
+
+def belief(queries, scorer, alpha, candidates=None):
+    """The definition: softmax(alpha * score) over the candidates without the target, (V,)."""
+    score = alpha * (queries.hidden[0].double() @ scorer.matrix.double().T)
+    allowed = torch.ones(V, dtype=torch.bool)
+    if candidates is not None:
+        allowed[:] = False
+        allowed[candidates - 1] = True
+    allowed[queries.target[0] - 1] = False
+    return score.masked_fill(~allowed, -torch.inf).softmax(0)
+
+
+def many(queries, n):
+    """The same query n times."""
+    return replace(
+        queries,
+        hidden=queries.hidden.repeat(n, 1),
+        target=queries.target.repeat(n),
+        user=queries.user.repeat(n),
+        position=queries.position.repeat(n),
+        sequence=queries.sequence.repeat(n),
+    )
+
+
+@pytest.mark.parametrize(("alpha", "scale"), [(0.0, 0.2), (2.5, 0.2), (50.0, 0.03), (50.0, 0.2)])
+def test_draws_follow_equation_5(alpha, scale):
+    queries, scorer = one_query(scale), toy.scorer(V)
+    sampler = GenNi(toy.info(V), alpha=alpha, k=4)
+    with torch.no_grad():
+        drawn = sampler.sample(many(queries, 10_000), scorer, toy.step()).items
+        expected = belief(queries, scorer, alpha)
+    assert drawn.shape == (10_000, 4)
+    assert toy.chi_square_p(drawn - 1, expected) > 1e-4
+    if alpha == 0:
+        assert expected.max().item() == pytest.approx(1 / (V - 1))  # uniform without the target
+    if alpha * scale == 10:
+        assert drawn.eq(expected.argmax() + 1).all()  # the argmax, to one part in 10^16
+
+
+@pytest.mark.parametrize("preselect", ["batch", "sequence"])
+def test_draws_follow_equation_6_given_the_preselected_items(preselect):
+    queries, scorer = many(one_query(), 20_000), toy.scorer(V)
+    sampler = GenNi(toy.info(V), alpha=2.5, beta=0.3, preselect=preselect)
+    with torch.no_grad():
+        drawn = sampler.sample(queries, scorer, toy.step(5)).items
+    candidates = drawn.unique()
+    # ceil(0.3 * 30) = 9 candidates; the target may be one of them and is never drawn.
+    assert len(candidates) in (8, 9)
+    with torch.no_grad():
+        expected = belief(one_query(), scorer, 2.5, candidates)
+    assert toy.chi_square_p(drawn - 1, expected) > 1e-4
+
+
+@pytest.mark.parametrize("preselect", ["batch", "sequence"])
+def test_preselection_is_uniform(preselect):
+    # With alpha = 0 and a fresh V' at each step, all items but the target are equally likely.
+    queries, scorer = many(one_query(), 4), toy.scorer(V)
+    sampler = GenNi(toy.info(V), alpha=0.0, beta=0.2, preselect=preselect)
+    drawn = torch.cat(
+        [sampler.sample(queries, scorer, toy.step(seed)).items[:1] for seed in range(4_000)]
+    )
+    expected = torch.full((V,), 1 / (V - 1))
+    expected[queries.target[0] - 1] = 0
+    assert toy.chi_square_p(drawn - 1, expected) > 1e-4
+
+
+def test_sequences_have_candidates_of_their_own():
+    histories = toy.random_histories(40, V, 10)
+    queries = toy.queries(toy.batch(histories, max_length=20))
+    sampler = GenNi(toy.info(V), alpha=0.0, beta=0.1, k=20, preselect="sequence")
+    drawn = sampler.sample(queries, toy.scorer(V), toy.step()).items
+    sets = [set(drawn[queries.sequence == s].flatten().tolist()) for s in range(40)]
+    assert all(len(chosen) <= 3 for chosen in sets)  # ceil(0.1 * 30)
+    assert len(set.union(*sets)) == V
+
+
+def test_chunks_do_not_change_what_is_drawn(monkeypatch):
+    histories = toy.random_histories(40, V, 10)
+    queries = toy.queries(toy.batch(histories, max_length=20))
+    sampler = GenNi(toy.info(V), alpha=50.0, exclude="history")
+    with torch.no_grad():
+        whole = sampler.sample(queries, toy.scorer(V), toy.step()).items
+        monkeypatch.setattr("negrec.samplers.genni.chunk_rows", lambda _: 7)
+        parts = sampler.sample(queries, toy.scorer(V), toy.step()).items
+    # At alpha = 50 nearly every draw is the argmax, whatever the random numbers.
+    assert (whole == parts).float().mean() > 0.9
+
+
+@pytest.mark.parametrize("exclude", ["none", "target", "window", "history"])
+@pytest.mark.parametrize("beta", [1.0, 0.5])
+def test_excluded_items_are_never_drawn(exclude, beta):
+    queries = toy.queries(toy.batch(toy.random_histories(40, V, 10), max_length=4))
+    sampler = GenNi(toy.info(V), alpha=1.0, beta=beta, k=8, exclude=exclude)
+    with torch.no_grad():
+        negatives = sampler.sample(queries, toy.scorer(V), toy.step())
+    assert Negatives(negatives.items, exclude=exclude).valid(queries).all()
+
+
+def test_a_query_without_candidates_has_no_valid_negative():
+    # ceil(0.01 * 30) = 1 candidate: where it is the target, nothing is left.
+    queries = many(one_query(), 3)
+    sampler = GenNi(toy.info(V), alpha=1.0, beta=0.01)
+    for seed in range(200):
+        with torch.no_grad():
+            negatives = sampler.sample(queries, toy.scorer(V), toy.step(seed))
+        assert ((negatives.items >= 1) & (negatives.items <= V)).all()
+        if (negatives.items == 4).all():
+            assert not negatives.valid(queries).any()
+            return
+    pytest.fail("the target was never the only candidate")
+
+
+def test_growing_beta_is_equation_7():
+    sampler = GenNi(toy.info(1000), alpha=1.0, grow=10)
+    # 0.001 * 10^(E / 10) of 1,000 items: 1, 10, 100 and 1,000 at epochs 0, 10, 20, 30.
+    assert [sampler.candidates(epoch) for epoch in (0, 10, 20, 30, 5_000)] == [
+        1,
+        10,
+        100,
+        1000,
+        1000,
+    ]
+
+
+def test_curriculum_moves_alpha_against_the_loss():
+    sampler = GenNi(toy.info(V), 1.0, curriculum=True, alpha_step=0.5, alpha_bounds=(0.0, 2.0))
+    queries = one_query()
+
+    def alpha_after(loss):
+        sampler.observe(Feedback(queries, Negatives(torch.ones(1, 1)), None, torch.tensor([loss])))
+        return sampler.alpha.item()
+
+    # first; fell; fell; fell (at the bound); rose; the same
+    assert [alpha_after(x) for x in (3.0, 2.0, 1.0, 0.5, 4.0, 4.0)] == [1, 1.5, 2, 2, 1.5, 1.5]
+
+
+def test_without_curriculum_alpha_stays():
+    sampler = GenNi(toy.info(V), 1.0)
+    for loss in (3.0, 1.0):
+        sampler.observe(
+            Feedback(one_query(), Negatives(torch.ones(1, 1)), None, torch.tensor([loss]))
+        )
+    assert sampler.alpha.item() == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"alpha": -0.1}, "alpha must be at least 0 and finite, got -0.1"),
+        ({"alpha": math.nan}, "alpha must be at least 0"),
+        ({"beta": 0.0}, r"beta must be in \(0, 1\], got 0.0"),
+        ({"beta": 1.1}, r"beta must be in \(0, 1\], got 1.1"),
+        ({"k": 0}, "k must be at least 1"),
+        ({"k": 31}, "k=31, and there are 30 items"),
+        ({"grow": 0}, "grow must be a positive number"),
+        ({"grow": 5, "beta": 0.5}, "contradict"),
+        ({"preselect": "user"}, "preselect must be batch or sequence, got 'user'"),
+        ({"alpha": 7.0, "curriculum": True}, "curriculum needs"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        GenNi(**{"info": toy.info(V), "alpha": 1.0, **settings})

@@ -1,0 +1,59 @@
+import pytest
+import torch
+
+from negrec.scoring import Scratch, draw_rows, exponentials
+from tests import toy
+
+
+@pytest.mark.parametrize("shape", ["query", "sequence", "batch"])
+def test_candidates_are_scored_by_dot_products(shape):
+    queries = toy.queries(toy.batch([[1, 2, 3, 4], [5, 6], [7, 8, 9]]))
+    scorer = toy.scorer()
+    n = len(queries.target)
+    rows, row = {"query": (n, None), "sequence": (3, queries.sequence), "batch": (1, None)}[shape]
+    items = torch.randint(1, 21, (rows, 5), generator=torch.Generator().manual_seed(0))
+    scores = scorer(queries.hidden, items, row)
+    for i in range(n):
+        of = {"query": i, "sequence": int(queries.sequence[i]), "batch": 0}[shape]
+        for j, item in enumerate(items[of].tolist()):
+            expected = queries.hidden[i] @ scorer.matrix[item - 1]
+            assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+def test_gradients_of_look_ups_are_those_of_dense_indexing():
+    scorer = toy.scorer()
+    hidden = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    items = torch.tensor([2, 2, 7])
+    scorer.weight.grad = torch.zeros_like(scorer.weight)
+    scorer.target(hidden, items).sum().backward()
+    expected = torch.zeros(20, 4).index_add_(0, items - 1, hidden)
+    torch.testing.assert_close(scorer.weight.grad, expected)
+    assert not scorer.weight.grad.is_sparse  # the buffer stays what it is
+
+
+def test_exponentials_are_softmax_up_to_a_row_factor():
+    hidden = 30 * torch.randn(7, 4, generator=torch.Generator().manual_seed(0))  # scores beyond 88
+    matrix = toy.scorer(100).matrix.detach()
+    weight = exponentials(hidden, matrix, Scratch())
+    assert weight.shape == (7, 128)
+    assert weight[:, 100:].eq(0).all()
+    probability = weight / weight.sum(1, keepdim=True)
+    expected = (hidden.double() @ matrix.double().T).softmax(1).float()
+    torch.testing.assert_close(probability[:, :100], expected, atol=1e-6, rtol=1e-3)
+
+
+def test_draw_rows_follows_the_weights():
+    weight = torch.zeros(2, 192)
+    weight[0, 3], weight[0, 100], weight[0, 191] = 1, 2, 5
+    weight[1, 64] = 1e-30  # alone in its row: drawn, however small
+    drawn = draw_rows(weight, 40_000, torch.Generator().manual_seed(0))
+    p = toy.chi_square_p(drawn[0], weight[0] / 8)
+    assert p > 1e-4
+    assert drawn[1].eq(64).all()
+
+
+def test_draw_rows_reaches_the_first_and_the_last_column_and_nothing_of_weight_zero():
+    weight = torch.ones(1, 128)
+    weight[0, 10:120] = 0
+    drawn = draw_rows(weight, 20_000, torch.Generator().manual_seed(0))
+    assert set(drawn[0].tolist()) == {*range(10), *range(120, 128)}
