@@ -1,0 +1,366 @@
+"""From a model and held-out targets to ranks and metrics."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Protocol, get_args
+
+import numpy as np
+import polars as pl
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from negrec import seeding
+from negrec.evaluation.calibration import DEEPEST, calibration, probability_sums
+from negrec.evaluation.cohorts import COHORTS, COLD, popularity_cohorts
+from negrec.evaluation.lists import Lists, coverage, exposure_gini, novelty, popularity
+from negrec.evaluation.metrics import Floats, balance, hit_rate, mrr, ndcg, recall
+from negrec.evaluation.ranks import Ranks, Seen, rank, rank_among, sample_unseen, top
+from negrec.scoring import Scratch, chunks
+from negrec.types import Batch, DatasetInfo, HeldOut
+
+log = logging.getLogger(__name__)
+
+Ints = NDArray[np.int64]
+
+
+class Scorer(Protocol):
+    """Holds the item vectors, (V, D)."""
+
+    @property
+    def matrix(self) -> Tensor: ...
+
+
+class Ranker(Protocol):
+    """What can be evaluated: scores items by ``represent(batch) @ scorer.matrix.T``."""
+
+    @property
+    def scorer(self) -> Scorer: ...
+
+    def represent(self, batch: Batch) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Where a model ranks each held-out target, and what that amounts to.
+
+    Attributes:
+        user: user index, (M,).
+        target: catalogue id, 0 where the target is outside the catalogue, (M,).
+        greater: how many items are scored higher, (M,); V for a target outside the catalogue.
+        ties: how many other items have the same score, (M,).
+        cohort: 0 head, 1 mid, 2 tail, 3 cold (outside the catalogue), (M,).
+        metrics: hr_10, ndcg_10, mrr, ..., by cohort hr_10_head, ..., as fractions.
+        calibration: see ``calibration``; None where it was not asked for.
+        sampled: the number of items that targets were ranked among, None for the catalogue.
+    """
+
+    user: Ints
+    target: Ints
+    greater: Ints
+    ties: Ints
+    cohort: Ints
+    metrics: Mapping[str, float]
+    calibration: pl.DataFrame | None = None
+    sampled: int | None = None
+
+    @property
+    def ranks(self) -> Floats:
+        """1 + number of items scored higher, infinity (a miss) for cold targets, (M,)."""
+        return np.where(self.cohort == COLD, np.inf, self.greater + 1)
+
+    def frame(self) -> pl.DataFrame:
+        """The results per target; every statistic can be recomputed from them."""
+        return pl.DataFrame(
+            {
+                "user": self.user,
+                "target": self.target,
+                "greater": self.greater,
+                "ties": self.ties,
+                "cohort": pl.Series(self.cohort, dtype=pl.Int8),
+            }
+        )
+
+    def why_no_balance(self, k: int) -> str | None:
+        """Why the balance at a cut-off is not a number; None where it is one."""
+        empty = [name for name in COHORTS if not self.metrics[f"n_{name}"]]
+        if empty:
+            return f"no target in {' and '.join(empty)}"
+        if not any(self.metrics[f"hr_{k}_{name}"] for name in COHORTS):
+            return "no hit in any cohort"
+        return None
+
+
+class Evaluator:
+    """Ranks held-out targets by a model.
+
+    The model is asked once per history, in batches of similar lengths; results stand in the order
+    of the held-out targets.
+
+    Args:
+        held_out: the targets, with the histories that precede them.
+        info: facts of the training split.
+        cutoffs: the k of the metrics, in items.
+        seen: what becomes of the items of the history: "filter" takes them out of the ranking,
+            never the target; "keep" ranks them too; "zero" gives them the score 0.
+        batch_size: histories per batch; it changes the speed, not the result.
+        sampled: ranks each target among so many random unseen items instead of the whole
+            catalogue. Only for reproducing published numbers (UFNRec): it reorders models
+            (Krichene & Rendle, 2020, KDD).
+        lists: also measures the top-k lists (coverage, ...) and calibration.
+
+    Attributes:
+        cohort: the cohort of each target, see ``Evaluation``.
+    """
+
+    def __init__(
+        self,
+        held_out: HeldOut,
+        info: DatasetInfo,
+        cutoffs: Sequence[int] = (1, 5, 10, 20),
+        seen: Seen = "filter",
+        batch_size: int = 512,
+        sampled: int | None = None,
+        lists: bool = False,
+    ) -> None:
+        if seen not in get_args(Seen):
+            raise ValueError(
+                f"evaluation.seen must be one of {', '.join(get_args(Seen))}, got {seen!r}"
+            )
+        if not cutoffs or any(not isinstance(k, int) or k < 1 for k in cutoffs):
+            raise ValueError(
+                f"evaluation.cutoffs must be whole numbers from 1, got {list(cutoffs)}"
+            )
+        for name, value in (("batch_size", batch_size), ("sampled", sampled)):
+            if value is not None and value < 1:
+                raise ValueError(f"evaluation.{name} must be at least 1, got {value}")
+        self.info = info
+        self.cutoffs = tuple(cutoffs)
+        self.seen: Seen = seen
+        self.batch_size = batch_size
+        self.sampled = sampled
+        self.lists = lists and sampled is None  # lists of the whole catalogue, or none
+        cohorts = np.append(popularity_cohorts(info.counts), COLD)
+        self.cohort: Ints = cohorts[held_out.target.numpy() - 1]  # target 0 reads the last: cold
+        self._user: Ints = held_out.user.numpy()
+        self._target: Ints = held_out.target.numpy()
+        known = _without_unknown(held_out)
+        self._histories, history = _distinct(known, info.max_length)
+        # Targets of one history side by side, in the order of the histories.
+        self._order = history.argsort(stable=True)
+        self._targets = known.select(self._order)
+        self._history = history[self._order]
+        self._bounds = torch.searchsorted(
+            self._history, torch.arange(len(self._histories) + 1)
+        ).tolist()
+        self._candidates: Tensor | None = None
+        if sampled is not None:
+            log.warning(
+                "evaluation.sampled=%d ranks targets among random items, not the catalogue: the "
+                "metrics compare with published sampled ones only",
+                sampled,
+            )
+            # The same candidates for every model and every run.
+            generator = seeding.generator(0, "sampled ranking")
+            drawn = sample_unseen(known, info.n_items, sampled, generator)
+            self._candidates = drawn[self._order]
+
+    def __call__(self, model: Ranker) -> Evaluation:
+        """Ranks all targets by the model.
+
+        Raises:
+            InputError: a score is not finite.
+        """
+        scratch = Scratch()
+        trained = isinstance(model, nn.Module) and any(True for _ in model.parameters())
+        ranks, shown = [], []
+        with torch.no_grad(), _evaluating(model):
+            matrix = model.scorer.matrix
+            for batch in chunks(len(self._histories), self.batch_size):
+                part = self._histories.select(batch)
+                hidden = self._represent(model, part)
+                ranks.append(self._rank(hidden, matrix, batch, scratch))
+                if self.lists:
+                    shown.append(self._show(hidden, matrix, part, trained, scratch))
+        back = self._order.argsort()
+        greater: Ints = _join([r.greater for r in ranks])[back].numpy()
+        ties: Ints = _join([r.ties for r in ranks])[back].numpy()
+        evaluation = Evaluation(
+            self._user, self._target, greater, ties, self.cohort, {}, None, self.sampled
+        )
+        found = accuracy(evaluation, self.cutoffs)
+        table = None
+        if shown:
+            found |= self._of_lists(torch.cat([s.items for s in shown]).numpy())
+        if shown and trained:
+            # Without parameters there was no training that scores could be overconfident from.
+            scores = torch.cat([s.scores for s in shown])[:, :DEEPEST]
+            table = calibration(scores, evaluation.ranks, ties)
+            found["probability_sum"] = float(torch.cat([s.sums for s in shown]).mean())
+        evaluation = replace(evaluation, metrics=found, calibration=table)
+        if self.lists:
+            _tell(evaluation, type(model).__name__, self.cutoffs)
+        return evaluation
+
+    def _represent(self, model: Ranker, part: HeldOut) -> Tensor:
+        """The state after each history, (m, D)."""
+        matrix = model.scorer.matrix
+        filled = part.end > part.start
+        if filled.all():
+            return model.represent(batch_of(part, self.info.max_length).to(matrix.device))
+        # Nothing to go on: a state of zeros, for which all items tie.
+        hidden = matrix.new_zeros(len(part), matrix.shape[1])
+        if filled.any():
+            hidden[filled.to(hidden.device)] = self._represent(model, part.select(filled))
+        return hidden
+
+    def _rank(self, hidden: Tensor, matrix: Tensor, batch: slice, scratch: Scratch) -> Ranks:
+        """Ranks of the targets of a batch of histories."""
+        rows = slice(self._bounds[batch.start], self._bounds[batch.stop])
+        states = hidden[(self._history[rows] - batch.start).to(hidden.device)]
+        part = self._targets.select(rows)
+        if self._candidates is not None:
+            return rank_among(states, matrix, part, self._candidates[rows])
+        return rank(states, matrix, part, self.seen, scratch)
+
+    def _show(
+        self, hidden: Tensor, matrix: Tensor, part: HeldOut, trained: bool, scratch: Scratch
+    ) -> _Shown:
+        k = max(self.cutoffs)
+        if trained:
+            k = max(k, min(DEEPEST, self.info.n_items))
+        items, scores = top(hidden, matrix, part, self.seen, k, scratch)
+        sums = probability_sums(hidden, matrix).cpu() if trained else torch.empty(0)
+        return _Shown(items, scores, sums)
+
+    def _of_lists(self, items: Lists) -> dict[str, float]:
+        n_items, counts = self.info.n_items, self.info.counts.numpy()
+        found = {}
+        for k in self.cutoffs:
+            found[f"coverage_{k}"] = coverage(items, k, n_items)
+            found[f"arp_{k}"] = popularity(items, k, counts)
+            found[f"exposure_gini_{k}"] = exposure_gini(items, k, n_items)
+            found[f"novelty_{k}"] = novelty(items, k, counts)
+        return found
+
+
+def accuracy(evaluation: Evaluation, cutoffs: Sequence[int]) -> dict[str, float]:
+    """HR, NDCG and MRR of all targets and by cohort, balance, and the supports.
+
+    Recall stands beside where users have several targets, and ``_warm`` values, without the cold
+    targets, where there are cold ones.
+    """
+    ranks, ties, cohort = evaluation.ranks, evaluation.ties, evaluation.cohort
+    found: dict[str, float] = {}
+
+    def add(chosen: NDArray[np.bool_], suffix: str) -> None:
+        of, tied, user = ranks[chosen], ties[chosen], evaluation.user[chosen]
+        for k in cutoffs:
+            found[f"hr_{k}{suffix}"] = hit_rate(of, k, tied)
+            found[f"ndcg_{k}{suffix}"] = ndcg(of, k, tied)
+            if several:
+                found[f"recall_{k}{suffix}"] = recall(of, k, user, tied)
+        found[f"mrr{suffix}"] = mrr(of, tied)
+        found[f"n{suffix}"] = float(chosen.sum())
+
+    several = len(np.unique(evaluation.user)) < len(evaluation.user)
+    add(np.ones(len(ranks), dtype=np.bool_), "")
+    for index, name in enumerate(COHORTS):
+        add(cohort == index, f"_{name}")
+    for k in cutoffs:
+        found[f"balance_{k}"] = balance([found[f"hr_{k}_{name}"] for name in COHORTS])
+    n_cold = int((cohort == COLD).sum())
+    found["n_cold"] = float(n_cold)
+    if n_cold:
+        add(cohort != COLD, "_warm")
+    return found
+
+
+def batch_of(part: HeldOut, max_length: int) -> Batch:
+    """The newest items of each history as a batch without targets.
+
+    Args:
+        part: histories of catalogue items only, none of them empty.
+        max_length: how many of the newest items are kept.
+    """
+    histories = part.histories(max_length)
+    skipped = (part.end - part.start - max_length).clamp(min=0)
+    within = torch.arange(len(histories.values)) - histories.offsets[histories.row]
+    none = torch.zeros(0, dtype=torch.int64)
+    return Batch(
+        user=part.user,
+        items=histories.values,
+        position=skipped[histories.row] + within,
+        offsets=histories.offsets,
+        query=none,
+        target=none,
+    )
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """The lists of a batch of histories: items and scores (m, k), sums of probabilities (m,)."""
+
+    items: Tensor
+    scores: Tensor
+    sums: Tensor
+
+
+def _without_unknown(held_out: HeldOut) -> HeldOut:
+    """The same targets after histories of catalogue items only: no model knows another item."""
+    known = held_out.items > 0
+    if known.all():
+        return held_out
+    moved = torch.cat([known.new_zeros(1, dtype=torch.int64), known.cumsum(0)])
+    return HeldOut(
+        held_out.user,
+        held_out.target,
+        held_out.items[known],
+        moved[held_out.start],
+        moved[held_out.end],
+    )
+
+
+def _distinct(targets: HeldOut, max_length: int) -> tuple[HeldOut, Tensor]:
+    """The first target of each distinct history, short histories first; each target's history.
+
+    Args:
+        targets: M targets, of which several may share a history.
+        max_length: of what a model sees.
+    """
+    keys = torch.stack([targets.user, targets.start, targets.end], 1)
+    distinct, history = torch.unique(keys, dim=0, return_inverse=True)
+    index = torch.arange(len(targets))
+    first = torch.full((len(distinct),), len(targets)).scatter_reduce(0, history, index, "amin")
+    histories = targets.select(first)
+    order = (histories.end - histories.start).clamp(max=max_length).argsort(stable=True)
+    return histories.select(order), order.argsort()[history]
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([torch.zeros(0, dtype=torch.int64), *parts])
+
+
+def _tell(evaluation: Evaluation, model: str, cutoffs: Sequence[int]) -> None:
+    """Says which balances are no numbers, and why."""
+    for k in cutoffs:
+        reason = evaluation.why_no_balance(k)
+        if reason is not None:
+            log.warning("balance@%d of %s is not a number: %s", k, model, reason)
+
+
+@contextmanager
+def _evaluating(model: object) -> Iterator[None]:
+    """Switches dropout and the like off, and back on if it was on."""
+    if not isinstance(model, nn.Module) or not model.training:
+        yield
+        return
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train()

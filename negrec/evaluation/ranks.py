@@ -1,0 +1,223 @@
+"""Where each target stands among all items, and which items stand first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from negrec.errors import InputError
+from negrec.scoring import Scratch, chunk_rows, chunks
+from negrec.types import HeldOut
+
+Seen = Literal["filter", "keep", "zero"]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Where targets stand.
+
+    Attributes:
+        greater: how many items are scored higher, (M,); V for a target outside the catalogue.
+        ties: how many other items have the same score, (M,).
+    """
+
+    greater: Tensor
+    ties: Tensor
+
+
+def rank(
+    hidden: Tensor, matrix: Tensor, part: HeldOut, seen: Seen, scratch: Scratch | None = None
+) -> Ranks:
+    """Ranks targets among the whole catalogue, in chunks of states.
+
+    Args:
+        hidden: the state after the history of each target, (m, D).
+        matrix: item vectors, (V, D).
+        part: the m targets with their histories.
+        seen: what becomes of the items of the history: "filter" takes them out of the ranking,
+            but never the target; "keep" ranks them like others; "zero" gives them the score 0, a
+            target among them included (the published code of S3-Rec; for reproductions only).
+        scratch: holds the scores of a chunk.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+    _check_finite(hidden, matrix, part)
+    scratch = scratch or Scratch()
+    ranks = [
+        _count(_scores(hidden, matrix, part, seen, rows, scratch), part.target[rows])
+        for rows in chunks(len(hidden), chunk_rows(len(matrix)))
+    ]
+    empty = torch.zeros(0, dtype=torch.int64)
+    return Ranks(
+        torch.cat([empty, *(r.greater.cpu() for r in ranks)]),
+        torch.cat([empty, *(r.ties.cpu() for r in ranks)]),
+    )
+
+
+def top(
+    hidden: Tensor,
+    matrix: Tensor,
+    part: HeldOut,
+    seen: Seen,
+    k: int,
+    scratch: Scratch | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The k first items of each ranking, best first, ties by id, and their scores, (m, k) each.
+
+    Where the ranking has fewer items, the rest is item 0 with the score -inf.
+
+    Args:
+        hidden: the state after the history of each target, (m, D).
+        matrix: item vectors, (V, D).
+        part: the m targets with their histories.
+        seen: as in ``rank``.
+        k: length of the lists.
+        scratch: holds the scores of a chunk.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+    _check_finite(hidden, matrix, part)
+    scratch = scratch or Scratch()
+    items = torch.zeros(len(hidden), k, dtype=torch.int64)
+    scores = torch.full((len(hidden), k), -torch.inf)
+    width = min(k, len(matrix))
+    for rows in chunks(len(hidden), chunk_rows(len(matrix))):
+        of_chunk = _scores(hidden, matrix, part, seen, rows, scratch)
+        column, value = _first(of_chunk, width)
+        items[rows, :width] = (column + 1).masked_fill_(value == -torch.inf, 0).cpu()
+        scores[rows, :width] = value.to(scores)
+    return items, scores
+
+
+def rank_among(hidden: Tensor, matrix: Tensor, part: HeldOut, candidates: Tensor) -> Ranks:
+    """Ranks each target among its own few candidates, (m, n) ids (sampled metrics).
+
+    Args:
+        hidden: the state after the history of each target, (m, D).
+        matrix: item vectors, (V, D).
+        part: the m targets.
+        candidates: the items that a target is ranked among, (m, n); the target is not one of them.
+
+    Raises:
+        InputError: a score is not finite.
+    """
+    _check_finite(hidden, matrix, part)
+    items = torch.cat([part.target.clamp(min=1)[:, None], candidates], 1).to(matrix.device)
+    scores = torch.einsum("md,mnd->mn", hidden, matrix[items - 1])
+    own, others = scores[:, :1], scores[:, 1:]
+    greater, ties = (others > own).sum(1).cpu(), (others == own).sum(1).cpu()
+    cold = part.target == 0
+    return Ranks(greater.masked_fill_(cold, len(matrix)), ties.masked_fill_(cold, 0))
+
+
+def sample_unseen(part: HeldOut, n_items: int, n: int, generator: torch.Generator) -> Tensor:
+    """Items drawn uniformly, with replacement, from those neither seen nor the target, (m, n).
+
+    Args:
+        part: the m targets with their histories.
+        n_items: size V of the catalogue.
+        n: items per target.
+        generator: source of randomness.
+
+    Raises:
+        InputError: a user has seen the whole catalogue.
+    """
+    m = len(part)
+    histories = part.histories()
+    stride = n_items + 1
+    owner = torch.cat([histories.row, torch.arange(m)])
+    item = torch.cat([histories.values, part.target])
+    keys = torch.unique((owner * stride + item)[item > 0])  # sorted by target, then by item
+    owner, item = keys // stride, keys % stride
+    first = torch.searchsorted(owner, torch.arange(m + 1))
+    left = n_items - first.diff()  # how many items may be drawn, (m,)
+    if (left == 0).any():
+        user = int(part.user[left == 0][0])
+        raise InputError(
+            f"user {user} has seen all {n_items} items, so nothing is left to sample for "
+            "evaluation.sampled: use evaluation.sampled=null"
+        )
+    u = (torch.rand(m, n, dtype=torch.double, generator=generator) * left[:, None]).long()
+    # The u-th of the items that are left: u plus how many ruled-out items come before it.
+    # The j-th ruled-out item (from 0) has item - 1 - j items left before it.
+    before = owner * stride + item - 1 - (torch.arange(len(keys)) - first[owner])
+    passed = torch.searchsorted(before, torch.arange(m)[:, None] * stride + u, right=True)
+    return u + 1 + passed - first[:-1, None]
+
+
+def _scores(
+    hidden: Tensor, matrix: Tensor, part: HeldOut, seen: Seen, rows: slice, scratch: Scratch
+) -> Tensor:
+    """Scores of a chunk of states after the policy for seen items, (n, V), in the scratch."""
+    states = hidden[rows]
+    scores = scratch.take(len(states), len(matrix), states)
+    torch.mm(states, matrix.T, out=scores)
+    if seen == "keep":
+        return scores
+    histories = part.select(rows).histories()
+    known = histories.values > 0
+    row = histories.row[known].to(scores.device)
+    column = (histories.values[known] - 1).to(scores.device)
+    if seen == "zero":
+        scores[row, column] = 0
+        return scores
+    target = part.target[rows].to(scores.device)
+    index, own = torch.arange(len(states), device=scores.device), (target - 1).clamp(min=0)
+    kept = scores[index, own]
+    scores[row, column] = -torch.inf
+    warm = target > 0
+    scores[index[warm], own[warm]] = kept[warm]
+    return scores
+
+
+def _count(scores: Tensor, target: Tensor) -> Ranks:
+    """Ranks from the scores of a chunk, which are used up."""
+    target = target.to(scores.device)
+    cold = target == 0
+    own = scores.gather(1, (target - 1).clamp(min=0)[:, None])
+    # Counting, not sorting, and in place: comparisons that write booleans cost six times as much.
+    # Sums of -1, 0 and 1 are exact in float32 up to 2^24 items.
+    sign = scores.sub_(own).sign_()
+    balance = sign.sum(1)  # higher minus lower
+    different = sign.abs_().sum(1)  # higher plus lower
+    greater = ((different + balance) / 2).long()
+    ties = scores.shape[1] - 1 - different.long()
+    return Ranks(greater.masked_fill_(cold, scores.shape[1]), ties.masked_fill_(cold, 0))
+
+
+def _first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Columns of the k largest scores of each row, descending, ties by column; and the scores."""
+    last = scores.topk(k, sorted=True).values[:, -1:]
+    above = scores > last
+    # Of those that tie for the last places, the ones with the smallest ids: topk takes any.
+    tied = scores == last
+    places = k - above.sum(1, keepdim=True)
+    chosen = above | (tied & (tied.cumsum(1) <= places))
+    column = chosen.nonzero()[:, 1].view(-1, k)  # ascending in each row
+    value, order = scores.gather(1, column).sort(dim=1, descending=True, stable=True)
+    return column.gather(1, order), value
+
+
+def _check_finite(hidden: Tensor, matrix: Tensor, part: HeldOut) -> None:
+    """Refuses states and item vectors whose scores would be NaN, or overflow.
+
+    By Cauchy-Schwarz no score exceeds the product of the norms, so one look at the factors stands
+    for a look at each of the (m, V) scores. A NaN would rank its target first: no comparison with
+    it is true.
+    """
+    if not len(hidden):
+        return
+    largest = hidden.norm(dim=1) * matrix.norm(dim=1).amax()
+    bad = ~(largest < torch.finfo(largest.dtype).max)
+    if bad.any():
+        which = int(bad.nonzero()[0])
+        raise InputError(
+            f"the model's scores for user {int(part.user[which])} (target "
+            f"{int(part.target[which])}) are not finite: the training has diverged, use a lower "
+            "trainer.optimizer.lr or set trainer.clip_norm=1"
+        )
