@@ -1,0 +1,58 @@
+"""Ctrl-C and SIGTERM end a run between two steps, after a checkpoint."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Self
+
+
+class InterruptedRunError(Exception):
+    """The run was asked to stop and has saved its state.
+
+    Attributes:
+        signal: the signal's number; the process exits with 128 + it.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"interrupted by {signal.Signals(number).name}")
+        self.signal = number
+
+
+class Interruption:
+    """While entered, remembers a signal in place of dying in the middle of a step.
+
+    A second signal of the same kind has its usual effect. In a thread other than the main one,
+    where Python delivers no signals, it does nothing.
+
+    Attributes:
+        signal: the number of the signal that came; None so far.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._remember)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number in list(self._before):
+            self._restore(number)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        self._restore(number)
+
+    def _restore(self, number: int) -> None:
+        if number in self._before:
+            signal.signal(number, self._before.pop(number))  # type: ignore[arg-type]

@@ -1,0 +1,438 @@
+"""The training loop."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from negrec import seeding
+from negrec.data.loader import Loader
+from negrec.data.sequences import Sequences
+from negrec.errors import InputError
+from negrec.models.base import SequenceModel
+from negrec.objectives.base import Objective
+from negrec.training.checkpoint import Checkpoint, Checkpoints, load, save
+from negrec.training.early_stopping import EarlyStopping
+from negrec.training.interruption import InterruptedRunError, Interruption
+from negrec.training.progress import TrainingProgress
+from negrec.training.schedule import SCHEDULES, factor
+from negrec.types import Step
+
+log = logging.getLogger(__name__)
+
+Validate = Callable[[SequenceModel], Mapping[str, float]]
+Log = Callable[[Mapping[str, float], int], None]
+
+_CHECK_EVERY = 100  # steps; looking at the loss makes the host wait for the device
+_ESTIMATE_AFTER = 20  # steps until the time of an epoch is foretold; the first ones are slower
+
+
+@dataclass
+class Progress:
+    """Where a training stands; all of it goes into the checkpoint.
+
+    Attributes:
+        epoch: the epoch to go on with, from 0.
+        step: its next step.
+        loss_sum: of the epoch's queries so far.
+        queries: of the epoch so far.
+        seconds: training and validation so far.
+        epoch_seconds: training seconds of the epoch so far.
+        sampler_seconds: of those, spent in the sampler.
+        seconds_to_best: when the best epoch was reached.
+        best_value: see ``EarlyStopping``.
+        best_epoch: see ``EarlyStopping``.
+        waited: see ``EarlyStopping``.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss_sum: float = 0.0
+    queries: int = 0
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
+    sampler_seconds: float = 0.0
+    seconds_to_best: float = 0.0
+    best_value: float = -math.inf
+    best_epoch: int = -1
+    waited: int = 0
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How a training went.
+
+    Attributes:
+        epochs: trained.
+        best_epoch: whose weights the model now has, from 0; -1 where nothing was trained.
+        best_value: its validation metric.
+        converged: whether epochs after the best one were seen.
+        seconds: of training and validation.
+        seconds_to_best: of these until the best epoch was reached.
+    """
+
+    epochs: int
+    best_epoch: int
+    best_value: float
+    converged: bool
+    seconds: float
+    seconds_to_best: float
+
+
+class Trainer:
+    """Minimises an objective, keeps the epoch that validates best, and can be stopped anywhere.
+
+    Args:
+        sequences: the training windows.
+        seed: the run's seed.
+        max_epochs: at the most, at least 0.
+        batch_size: sequences of a batch.
+        evaluate_every: epochs from one validation to the next; the last epoch is validated too.
+        patience: validations without a better ``metric`` that end the training; None: never.
+        metric: name of the validation metric, higher being better.
+        optimizer: makes the optimiser from parameters.
+        schedule: of the learning rate after the warm-up: constant, linear or cosine.
+        warmup_steps: over which the learning rate rises from 0.
+        clip_norm: largest norm of the gradient; None: not clipped.
+        device: "auto" takes CUDA where there is any, else the CPU.
+        precision: 32, or "bf16" for mixed precision.
+        threads: of the CPU; "auto" takes all cores.
+        checkpoint_minutes: after so long an epoch is saved on its way.
+        progress: a progress bar; "auto": where there is a terminal.
+    """
+
+    def __init__(
+        self,
+        sequences: Sequences,
+        seed: int,
+        *,
+        max_epochs: int,
+        batch_size: int,
+        optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+        evaluate_every: int = 1,
+        patience: int | None = None,
+        metric: str = "ndcg_10",
+        schedule: str = "constant",
+        warmup_steps: int = 0,
+        clip_norm: float | None = None,
+        device: str = "auto",
+        precision: Literal[32, "32", "bf16"] = 32,
+        threads: int | Literal["auto"] = "auto",
+        checkpoint_minutes: float = 10.0,
+        progress: bool | Literal["auto"] = "auto",
+    ) -> None:
+        if max_epochs < 0:
+            raise ValueError(f"max_epochs must be at least 0, got {max_epochs}")
+        if evaluate_every < 1:
+            raise ValueError(f"evaluate_every must be at least 1, got {evaluate_every}")
+        if schedule not in SCHEDULES:
+            raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
+        if warmup_steps < 0:
+            raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
+        if clip_norm is not None and not clip_norm > 0:
+            raise ValueError(f"clip_norm must be positive or null, got {clip_norm}")
+        if str(precision) not in ("32", "bf16"):
+            raise ValueError(f"precision must be 32 or bf16, got {precision!r}")
+        if threads != "auto" and threads < 1:
+            raise ValueError(f"threads must be auto or at least 1, got {threads}")
+        self.loader = Loader(sequences, batch_size, seed)
+        self.seed = seed
+        self.max_epochs = max_epochs
+        self.evaluate_every = evaluate_every
+        self.patience = patience
+        self.metric = metric
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.warmup_steps = warmup_steps
+        self.clip_norm = clip_norm
+        self.device = choose_device(device)
+        self.bf16 = str(precision) == "bf16"
+        self.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+        self.checkpoint_seconds = 60 * checkpoint_minutes
+        self.show = progress
+        EarlyStopping(patience)  # refuses bad values before anything is written
+
+    def fit(
+        self,
+        model: SequenceModel,
+        objective: Objective,
+        checkpoints: Checkpoints,
+        validate: Validate,
+        log_metrics: Log,
+    ) -> Fit:
+        """Trains from the start, or goes on where the last checkpoint stands.
+
+        Afterwards the model and the objective hold the weights of the best validation epoch.
+
+        Raises:
+            InputError: the loss is not finite, or the metric is unknown.
+            InterruptedRunError: Ctrl-C or SIGTERM came; the state is saved.
+        """
+        torch.set_num_threads(self.threads)
+        model.to(self.device)
+        objective.to(self.device)
+        objective.bind(model)
+        parameters = [*model.parameters(), *objective.parameters()]
+        if not parameters:
+            return Fit(0, -1, math.nan, True, 0.0, 0.0)
+        optimizer = self.make_optimizer(parameters)
+        for parameter in parameters:
+            # Kept for good: sparse gradients are added into it without a fresh (V, D) tensor.
+            parameter.grad = torch.zeros_like(parameter)
+        run = _Run(self, model, objective, optimizer, checkpoints, validate, log_metrics)
+        run.restore()
+        return run.train()
+
+
+class _Run:
+    """One call of ``fit``."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model: SequenceModel,
+        objective: Objective,
+        optimizer: torch.optim.Optimizer,
+        checkpoints: Checkpoints,
+        validate: Validate,
+        log_metrics: Log,
+    ) -> None:
+        self.trainer = trainer
+        self.model = model
+        self.objective = objective
+        self.optimizer = optimizer
+        self.checkpoints = checkpoints
+        self.validate = validate
+        self.log_metrics = log_metrics
+        self.rates = [group["lr"] for group in optimizer.param_groups]
+        self.at = Progress()
+        self.stopping = EarlyStopping(trainer.patience)
+        self.generator = torch.Generator(trainer.device)
+        self.times: defaultdict[str, float] = defaultdict(float)
+        self.saved_at = time.perf_counter()
+
+    def train(self) -> Fit:
+        trainer, at = self.trainer, self.at
+        steps = len(trainer.loader)
+        with (
+            Interruption() as interruption,
+            TrainingProgress(trainer.show, trainer.max_epochs, steps, trainer.metric) as progress,
+        ):
+            while at.epoch < trainer.max_epochs and not self.stopping.exhausted:
+                self.train_epoch(interruption, progress)
+                self.end_epoch(progress)
+            if interruption.signal is not None:  # it came during the last validation
+                raise InterruptedRunError(interruption.signal)
+        converged = self.stopping.exhausted or at.best_epoch < at.epoch - 1
+        if at.best_epoch >= 0:
+            self.load_weights(load(self.checkpoints.best))
+        return Fit(
+            at.epoch, at.best_epoch, at.best_value, converged, at.seconds, at.seconds_to_best
+        )
+
+    def train_epoch(self, interruption: Interruption, progress: TrainingProgress) -> None:
+        trainer, at = self.trainer, self.at
+        device = trainer.device
+        self.model.train()
+        self.objective.train()
+        loss_sum = torch.tensor(at.loss_sum, dtype=_sum_dtype(device), device=device)
+        first_bad = torch.tensor(-1, device=device)  # step of the first loss that is not finite
+        started = time.perf_counter()
+        self.times["sampler"] = at.sampler_seconds
+        # Seconds of the part of this epoch that an earlier process trained.
+        before, seconds_before = at.epoch_seconds, at.seconds
+        first = at.step
+        steps = len(trainer.loader)
+
+        def settle() -> None:
+            """Brings the counters up to date, for a checkpoint."""
+            self.check_finite(first_bad)
+            now = time.perf_counter() - started
+            at.loss_sum = loss_sum.item()
+            at.epoch_seconds, at.seconds = before + now, seconds_before + now
+            at.sampler_seconds = self.times["sampler"]
+
+        for batch in trainer.loader.epoch(at.epoch, at.step):
+            batch = batch.to(device)
+            loss = self.step(Step(at.epoch, at.step, self.generator, batch.key, self.timer), batch)
+            n = len(batch.target)
+            loss_sum += loss * n
+            bad = ~loss.isfinite() & (first_bad < 0)
+            first_bad.masked_fill_(bad, at.step + 1)
+            at.queries += n
+            at.step += 1
+            progress.step(at.epoch, at.step)
+            if at.epoch == 0 and at.step == first + _ESTIMATE_AFTER and at.step < steps:
+                each = (time.perf_counter() - started) / _ESTIMATE_AFTER
+                log.info("about %.1f s per training epoch (%d steps)", each * steps, steps)
+            if interruption.signal is not None:
+                settle()
+                self.save_last()
+                raise InterruptedRunError(interruption.signal)
+            if time.perf_counter() - self.saved_at > trainer.checkpoint_seconds and at.step < steps:
+                settle()
+                self.save_last()
+            elif at.step % _CHECK_EVERY == 0:
+                self.check_finite(first_bad)
+        settle()
+
+    def step(self, step: Step, batch: Any) -> Tensor:
+        """One optimisation step; the batch's mean loss, detached."""
+        trainer, model, objective = self.trainer, self.model, self.objective
+        key = step.batch_key
+        # Dropout is the one part that draws from torch's global stream.
+        torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", *key))
+        self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *key))
+        done = step.epoch * len(trainer.loader) + step.index
+        total = trainer.max_epochs * len(trainer.loader)
+        scale = factor(trainer.schedule, done, trainer.warmup_steps, total)
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
+            group["lr"] = rate * scale
+        self.optimizer.zero_grad(set_to_none=False)
+        with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.bf16):
+            outcome = objective(model, batch, step)
+        outcome.loss.backward()
+        if trainer.clip_norm is not None:
+            parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
+            torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_norm)
+        self.optimizer.step()
+        if outcome.feedback is not None:
+            objective.observe(model, outcome.feedback)
+        loss: Tensor = outcome.loss.detach()
+        return loss
+
+    def end_epoch(self, progress: TrainingProgress) -> None:
+        """Validates, keeps the best, logs and saves."""
+        trainer, at = self.trainer, self.at
+        epoch = at.epoch
+        metrics = {
+            "train/loss": at.loss_sum / at.queries,
+            "train/epoch_seconds": at.epoch_seconds,
+            "train/sampler_share": at.sampler_seconds / at.epoch_seconds,
+        }
+        started = time.perf_counter()
+        value, better = None, False
+        if (epoch + 1) % trainer.evaluate_every == 0 or epoch + 1 == trainer.max_epochs:
+            value, better = self.evaluate(metrics)
+        seconds = at.epoch_seconds + time.perf_counter() - started
+        at.seconds += time.perf_counter() - started
+        if better:
+            at.seconds_to_best = at.seconds
+            self.save_best()
+        at.epoch, at.step, at.loss_sum, at.queries = epoch + 1, 0, 0.0, 0
+        at.epoch_seconds = at.sampler_seconds = 0.0
+        self.save_last()
+        self.log_metrics(metrics, epoch)
+        progress.epoch(epoch, metrics["train/loss"], value, better, seconds)
+
+    def evaluate(self, metrics: dict[str, float]) -> tuple[float, bool]:
+        """Validates into ``metrics``; the deciding value and whether it is the best."""
+        at, name = self.at, self.trainer.metric
+        self.model.eval()
+        self.objective.eval()
+        with torch.no_grad():
+            valid = self.validate(self.objective.evaluated(self.model))
+        if name not in valid:
+            raise InputError(
+                f"trainer.metric={name} is not a validation metric: choose one of "
+                f"{', '.join(sorted(valid))}"
+            )
+        metrics.update({f"valid/{key}": v for key, v in valid.items()})
+        better = self.stopping.better(at.epoch, valid[name])
+        at.best_value = self.stopping.best_value
+        at.best_epoch, at.waited = self.stopping.best_epoch, self.stopping.waited
+        return valid[name], better
+
+    def check_finite(self, first_bad: Tensor) -> None:
+        """Stops before a poisoned state is saved over a good one."""
+        step = first_bad.item()
+        if step < 0:
+            return
+        good = self.checkpoints.last
+        rescue = (
+            f"the last good checkpoint is {good}"
+            if good.exists()
+            else "it came before the first checkpoint"
+        )
+        raise InputError(
+            f"the loss is not finite at epoch {self.at.epoch + 1}, step {step} "
+            f"({rescue}): lower trainer.optimizer.lr, or set trainer.clip_norm=1"
+        )
+
+    @contextmanager
+    def timer(self, name: str) -> Iterator[None]:
+        """Books wall time under a name; on an accelerator only what the host waits for."""
+        started = time.perf_counter()
+        yield
+        self.times[name] += time.perf_counter() - started
+
+    def weights(self) -> dict[str, Tensor]:
+        """All that the model and the objective hold."""
+        tensors = {f"model.{k}": v for k, v in self.model.state_dict().items()}
+        tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
+        return tensors
+
+    def load_weights(self, checkpoint: Checkpoint) -> None:
+        self.model.load_state_dict(checkpoint.part("model"))
+        self.objective.load_state_dict(checkpoint.part("objective"))
+
+    def save_best(self) -> None:
+        save(Checkpoint(self.weights(), asdict(self.at)), self.checkpoints.best)
+
+    def save_last(self) -> None:
+        tensors = self.weights()
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+        self.checkpoints.save_last(Checkpoint(tensors, asdict(self.at)))
+        self.saved_at = time.perf_counter()
+
+    def restore(self) -> None:
+        """Goes on from the last checkpoint, where there is one."""
+        checkpoint = self.checkpoints.load_last()
+        if checkpoint is None:
+            return
+        self.load_weights(checkpoint)
+        state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
+        for key, value in checkpoint.part("optimizer").items():
+            index, name = key.split(".", 1)
+            state[int(index)][name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
+        self.at = Progress(**checkpoint.record)  # type: ignore[arg-type]
+        at = self.at
+        self.stopping.best_value, self.stopping.best_epoch = at.best_value, at.best_epoch
+        self.stopping.waited = at.waited
+        log.info("resumed at epoch %d, step %d", at.epoch + 1, at.step)
+
+
+def choose_device(name: str) -> torch.device:
+    """The torch device of a name; "auto" is CUDA where there is any, else the CPU.
+
+    MPS is taken only when asked for: it has no float64, which some samplers draw in.
+    """
+    if name not in ("auto", "cpu", "cuda", "mps"):
+        raise ValueError(f"device must be auto, cpu, cuda or mps, got {name!r}")
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if name == "auto":
+        return torch.device("cuda" if available["cuda"] else "cpu")
+    if not available[name]:
+        raise InputError(f"trainer.device={name} is not available here: use trainer.device=auto")
+    return torch.device(name)
+
+
+def _sum_dtype(device: torch.device) -> torch.dtype:
+    return torch.float32 if device.type == "mps" else torch.float64

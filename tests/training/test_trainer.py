@@ -1,0 +1,295 @@
+import logging
+import signal
+
+import pytest
+import torch
+
+from negrec.data.sequences import Sequences
+from negrec.data.targets import NextItem
+from negrec.errors import InputError
+from negrec.losses.bce import BCE
+from negrec.models.sasrec import SASRec
+from negrec.objectives.ranking import Ranking
+from negrec.samplers.genni import GenNi
+from negrec.samplers.uniform import Uniform
+from negrec.training.checkpoint import Checkpoints
+from negrec.training.interruption import InterruptedRunError
+from negrec.training.trainer import Trainer
+from tests import toy
+
+V = 20
+TRAIN = toy.jagged(toy.random_histories(40, V, 8))
+
+
+class Run:
+    """A small training whose validation values are scripted."""
+
+    def __init__(self, folder, values=(), sampler=None, **settings):
+        sequences = Sequences(TRAIN, 8, NextItem())
+        torch.manual_seed(settings.get("seed", 0))
+        self.model = SASRec(toy.info(V), dim=8, dropout=0.5)
+        self.objective = Ranking(
+            toy.info(V), sequences, sampler or (lambda info: Uniform(info, k=2)), BCE()
+        )
+        settings = {
+            "seed": 0,
+            "max_epochs": 4,
+            "batch_size": 8,
+            "optimizer": lambda parameters: torch.optim.Adam(parameters, lr=1e-2, fused=True),
+            "threads": 1,
+            "progress": False,
+            **settings,
+        }
+        self.trainer = Trainer(sequences, **settings)
+        self.checkpoints = Checkpoints(folder)
+        self.values = dict(enumerate(values))
+        self.validated = []
+        self.logged = {}
+
+    def validate(self, model):
+        assert not model.training
+        self.validated.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"ndcg_10": self.values.get(len(self.validated) - 1, 0.0)}
+
+    def log(self, metrics, epoch):
+        self.logged[epoch] = metrics
+
+    def fit(self):
+        return self.trainer.fit(
+            self.model, self.objective, self.checkpoints, self.validate, self.log
+        )
+
+    def losses(self):
+        return [self.logged[epoch]["train/loss"] for epoch in sorted(self.logged)]
+
+
+def same(one, other):
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def genni(info):
+    return GenNi(info, alpha=1.0, curriculum=True)
+
+
+def test_the_same_seed_is_the_same_run_to_the_last_bit(tmp_path):
+    first, again, other = (
+        Run(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
+    )
+    for run in (first, again, other):
+        run.fit()
+    assert same(first.model.state_dict(), again.model.state_dict())
+    assert first.losses() == again.losses()
+    assert first.losses() != other.losses()
+    assert first.losses()[-1] < first.losses()[0]  # it learns
+
+
+def test_the_best_epoch_is_kept(tmp_path):
+    run = Run(tmp_path, values=[0.1, 0.3, 0.2, 0.3])
+    fit = run.fit()
+    assert (fit.best_epoch, fit.best_value, fit.epochs) == (1, 0.3, 4)
+    assert fit.converged
+    assert same(run.model.state_dict(), run.validated[1])
+    assert 0 < fit.seconds_to_best < fit.seconds
+
+
+def test_patience_ends_the_training(tmp_path):
+    fit = Run(tmp_path, values=[0.1, 0.3, 0.2, 0.2], patience=2, max_epochs=50).fit()
+    assert fit.epochs == 4
+    assert fit.converged
+
+
+def test_a_best_epoch_that_is_the_last_has_not_converged(tmp_path):
+    assert not Run(tmp_path, values=[0.1, 0.2, 0.3, 0.4]).fit().converged
+
+
+def test_validation_every_other_epoch_and_after_the_last(tmp_path):
+    run = Run(tmp_path, evaluate_every=2, max_epochs=5)
+    run.fit()
+    validated = [epoch for epoch, metrics in run.logged.items() if "valid/ndcg_10" in metrics]
+    assert validated == [1, 3, 4]
+
+
+@pytest.mark.parametrize("sampler", [None, genni])
+@pytest.mark.parametrize("cut", [0, 3, 7, 12])
+def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler):
+    values = [0.1, 0.3, 0.2, 0.25]
+    whole = Run(tmp_path / "whole", values, sampler)
+    expected = whole.fit()
+
+    # Checkpoints after every step; the process "dies" before its step number `cut`.
+    class DiedError(Exception):
+        pass
+
+    broken = Run(tmp_path / "broken", values, sampler, checkpoint_minutes=0.0)
+    forward, calls = broken.objective.forward, []
+
+    def mortal(*args):
+        if len(calls) == cut:
+            raise DiedError
+        calls.append(None)
+        return forward(*args)
+
+    broken.objective.forward = mortal
+    with pytest.raises(DiedError):
+        broken.fit()
+    resumed = Run(tmp_path / "broken", sampler=sampler)
+    resumed.values = {
+        i: values[len(broken.validated) + i] for i in range(4 - len(broken.validated))
+    }
+    fit = resumed.fit()
+    assert (fit.best_epoch, fit.best_value, fit.epochs) == (
+        expected.best_epoch,
+        expected.best_value,
+        expected.epochs,
+    )
+    assert same(resumed.model.state_dict(), whole.model.state_dict())
+    assert same(resumed.objective.state_dict(), whole.objective.state_dict())
+    logged = {**broken.logged, **resumed.logged}
+    assert [logged[e]["train/loss"] for e in range(4)] == whole.losses()
+
+
+def test_a_finished_run_goes_on_when_it_may_train_longer(tmp_path):
+    whole = Run(tmp_path / "whole", max_epochs=6)
+    whole.fit()
+    Run(tmp_path / "part", max_epochs=3).fit()
+    longer = Run(tmp_path / "part", max_epochs=6)
+    longer.fit()
+    assert sorted(longer.logged) == [3, 4, 5]
+    assert same(longer.validated[-1], whole.validated[-1])
+
+
+def test_ctrl_c_saves_between_two_steps(tmp_path):
+    whole = Run(tmp_path / "whole")
+    whole.fit()
+    run = Run(tmp_path / "cut")
+    observe = run.objective.observe
+    seen = []
+
+    def interrupted(model, feedback):
+        observe(model, feedback)
+        seen.append(None)
+        if len(seen) == 7:
+            signal.raise_signal(signal.SIGINT)
+
+    run.objective.observe = interrupted
+    with pytest.raises(InterruptedRunError) as error:
+        run.fit()
+    assert error.value.signal == signal.SIGINT
+    assert run.checkpoints.load_last().record["step"] == 2  # five steps make an epoch
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    resumed = Run(tmp_path / "cut")
+    resumed.fit()
+    assert resumed.losses() == whole.losses()[1:]
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_is_saved(tmp_path):
+    run = Run(tmp_path)
+    forward, calls = run.objective.forward, []
+
+    def poisoned(*args):
+        calls.append(None)
+        outcome = forward(*args)
+        return type(outcome)(outcome.loss * float("nan")) if len(calls) == 8 else outcome
+
+    run.objective.forward = poisoned
+    with pytest.raises(InputError, match=r"not finite at epoch 2, step 3 .*last\.safetensors"):
+        run.fit()
+    assert run.checkpoints.load_last().record["epoch"] == 1
+    assert all(t.isfinite().all() for t in run.checkpoints.load_last().part("model").values())
+
+
+def test_the_same_seed_means_the_same_start_and_order_for_every_sampler(tmp_path):
+    runs = [Run(tmp_path / name, sampler=s) for name, s in (("uniform", None), ("genni", genni))]
+    users = []
+    for run in runs:
+        forward, seen = run.objective.forward, []
+
+        def noting(model, batch, step, forward=forward, seen=seen):
+            seen.append(batch.user.tolist())
+            return forward(model, batch, step)
+
+        run.objective.forward = noting
+        users.append(seen)
+    assert same(runs[0].model.state_dict(), runs[1].model.state_dict())
+    for run in runs:
+        run.fit()
+    assert users[0] == users[1]
+
+
+def test_warm_up_and_schedule_set_the_learning_rate(tmp_path):
+    run = Run(tmp_path, schedule="linear", warmup_steps=4, max_epochs=2)
+    rates = []
+    make = run.trainer.make_optimizer
+
+    def watched(parameters):
+        optimizer = make(parameters)
+        optimizer.register_step_pre_hook(lambda o, *_: rates.append(o.param_groups[0]["lr"]))
+        return optimizer
+
+    run.trainer.make_optimizer = watched
+    run.fit()
+    # Ten steps: four of warm-up, then a line from 1 towards 0 over six.
+    expected = [0.25, 0.5, 0.75, 1, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert rates == pytest.approx([0.01 * x for x in expected])
+
+
+def test_gradients_are_clipped(tmp_path):
+    run = Run(tmp_path, clip_norm=1e-3)
+    norms = []
+    make = run.trainer.make_optimizer
+
+    def watched(parameters):
+        optimizer = make(parameters)
+        optimizer.register_step_pre_hook(
+            lambda *_: norms.append(torch.cat([p.grad.flatten() for p in parameters]).norm())
+        )
+        return optimizer
+
+    run.trainer.make_optimizer = watched
+    run.fit()
+    assert max(norms).item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_bf16_trains(tmp_path):
+    run = Run(tmp_path, precision="bf16")
+    run.fit()
+    assert run.losses()[-1] < run.losses()[0]
+    assert all(p.dtype == torch.float32 for p in run.model.parameters())
+
+
+def test_an_unknown_metric_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"trainer\.metric=hr_7 .*: choose one of ndcg_10"):
+        Run(tmp_path, metric="hr_7").fit()
+
+
+def test_a_model_without_parameters_trains_zero_epochs(tmp_path):
+    run = Run(tmp_path)
+    run.model = type("Nothing", (torch.nn.Module,), {})()
+    assert run.fit().epochs == 0
+
+
+def test_an_epoch_is_one_log_line_off_a_terminal(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    Run(tmp_path, values=[0.25], max_epochs=1).fit()
+    assert "epoch 1: loss 0." in caplog.text
+    assert "valid/ndcg_10 0.2500" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_epochs": -1}, "max_epochs must be at least 0, got -1"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"evaluate_every": 0}, "evaluate_every must be at least 1"),
+        ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, got 'step'"),
+        ({"precision": 16}, "precision must be 32 or bf16, got 16"),
+        ({"device": "tpu"}, "device must be auto, cpu, cuda or mps, got 'tpu'"),
+        ({"threads": 0}, "threads must be auto or at least 1"),
+        ({"clip_norm": 0.0}, "clip_norm must be positive"),
+        ({"patience": 0}, "patience must be at least 1"),
+        ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
+    ],
+)
+def test_bad_settings_are_refused(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        Run(tmp_path, **settings)
