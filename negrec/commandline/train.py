@@ -1,0 +1,149 @@
+"""``negrec train``: Hydra in front of ``experiment.run``."""
+
+import logging
+import os
+import shutil
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import hydra
+from hydra.conf import HydraConf
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from negrec.commandline import configuration, explain, shorthand
+from negrec.commandline.typed import Typed
+from negrec.training.interruption import InterruptedRunError
+
+log = logging.getLogger(__name__)
+
+
+class JobError(Exception):
+    """A job that ended without a result; its log has said why."""
+
+
+class StopError(BaseException):
+    """The command ends here, for a reason that was told already.
+
+    Not an Exception: Hydra adds a line of its own to those, and goes on with the other jobs.
+
+    Attributes:
+        code: the exit code.
+    """
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs ``negrec train ARGUMENTS``; the exit code is 0, 1 for a failure, 2 for bad input."""
+    typed = Typed.of(arguments)
+    everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    try:
+        typed = shorthand.expand(typed)
+        launch(typed)
+    except SystemExit as stop:  # Hydra after --help, argparse after a wrong flag
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except (Exception, StopError) as error:
+        if everything:
+            traceback.print_exc()
+        return told(error, typed)
+    return 0
+
+
+def told(error: Exception | StopError, typed: Typed) -> int:
+    """Says what stopped the command, unless the job has said it, and returns the exit code."""
+    match error:
+        case StopError():
+            return error.code
+        case JobError():
+            print(f"negrec: {error}", file=sys.stderr)
+            return 1
+        case Exception() if (line := explain.before_a_job(error, typed)) is not None:
+            print(f"negrec: {line}", file=sys.stderr)
+            return 2
+    traceback.print_exception(error)
+    return 1
+
+
+def launch(typed: Typed) -> None:
+    """Lets Hydra compose the configuration and run the task, once or for every job of a sweep."""
+    configuration.register()
+    application = hydra.main(
+        config_path=str(configuration.conf_dir()),
+        config_name=configuration.CONFIG_NAME,
+        version_base=configuration.VERSION_BASE,
+    )(task)
+    with _seen_by_hydra(typed.arguments):
+        application()
+
+
+def task(cfg: DictConfig) -> float | None:
+    """One job: a run from its configuration to its validation metric, which sweepers optimise."""
+    settings = HydraConfig.get()
+    try:
+        # Missing values and dangling references, before anything is built or written.
+        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        # Threads that wait in a spin make each other ten times slower where other programs run.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
+        from negrec import experiment  # imports torch
+
+        folder = Path(settings.runtime.output_dir)
+        return experiment.run(cfg, folder, list(settings.overrides.task)).objective
+    except InterruptedRunError as error:
+        log.error("negrec: %s", error)
+        raise StopError(128 + error.signal) from error
+    except Exception as error:
+        line = explain.inside_a_job(error)
+        if line is None:
+            log.exception("negrec: this run failed")
+        else:
+            log.error("negrec: %s", line)
+        if line is not None and settings.mode == RunMode.RUN:
+            withdraw(settings)
+            raise StopError(2) from error
+        what = line or f"{type(error).__name__}: {error}"
+        words = " ".join(settings.overrides.task)
+        raise JobError(f"the job `negrec train {words}` failed: {what}") from error
+
+
+def withdraw(settings: HydraConf) -> None:
+    """Takes back what Hydra wrote for a run that never began, so that nothing is half there.
+
+    Only what Hydra wrote: the folder may be one of the user's.
+    """
+    folder = Path(settings.runtime.output_dir)
+    if (folder / "run.json").exists():
+        return  # the run had begun, now or in an earlier process
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.FileHandler):
+            handler.close()
+    (folder / f"{settings.job.name}.log").unlink(missing_ok=True)
+    if settings.output_subdir is not None:
+        shutil.rmtree(folder / settings.output_subdir)
+    here = Path.cwd()
+    for left in (folder, folder.parent):  # the run's and the day's
+        if any(left.iterdir()) or here.is_relative_to(left):
+            break
+        left.rmdir()
+
+
+@contextmanager
+def _seen_by_hydra(arguments: Sequence[str]) -> Iterator[None]:
+    """The arguments as the program's, and errors as exceptions in place of Hydra's reports."""
+    argv, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [argv[0], *arguments]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        sys.argv = argv
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error

@@ -1,0 +1,422 @@
+"""One run, from a configuration to measured results, top to bottom."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import math
+import resource
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+import negrec
+from negrec import seeding
+from negrec.data import targets
+from negrec.data.interactions import Interactions, recommended
+from negrec.data.sequences import Sequences
+from negrec.data.splits.base import Split
+from negrec.errors import InputError
+from negrec.evaluation.evaluator import Evaluation, Evaluator
+from negrec.models.base import SequenceModel
+from negrec.models.popularity import Popularity
+from negrec.objectives.base import Objective
+from negrec.reporting.tables import final_table
+from negrec.tracking.base import Tracker
+from negrec.training.checkpoint import Checkpoints
+from negrec.training.interruption import InterruptedRunError
+from negrec.training.trainer import Fit, Trainer
+
+log = logging.getLogger(__name__)
+
+# Settings that change where, how fast or how loudly a run goes, not what comes out of it.
+_NO_PART_OF_THE_RESULT = (
+    "paths.",
+    "tracking.",
+    "dataset.source.",
+    "trainer.progress",
+    "trainer.checkpoint_minutes",
+)
+# Settings that a resumed run may change: its past stays what it was.
+_MAY_CHANGE = ("trainer.max_epochs", "trainer.patience", "trainer.threads", "trainer.device")
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run came to.
+
+    Attributes:
+        run_id: the run's own id.
+        folder: where its files lie.
+        objective: the best validation value of ``trainer.metric``, for sweepers.
+        fit: how training went.
+        test: the model's results.
+        popularity: the popularity ranker's.
+        oracle: of the true distribution, where it is known.
+    """
+
+    run_id: str
+    folder: Path
+    objective: float
+    fit: Fit
+    test: Evaluation
+    popularity: Evaluation
+    oracle: Evaluation | None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the configuration asks for, built."""
+
+    interactions: Interactions
+    split: Split
+    sequences: Sequences
+    model: SequenceModel
+    objective: Objective
+    trainer: Trainer
+    validate: Evaluator
+    test: Evaluator
+
+
+def run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
+    """Trains, measures and logs one configuration; goes on where an earlier process stopped.
+
+    Args:
+        cfg: the composed configuration.
+        folder: the run's folder; one with a ``run.json`` is resumed.
+        overrides: what was typed, kept so that the run can be composed again.
+
+    Raises:
+        InputError: the configuration or the data cannot be used.
+        InterruptedRunError: a signal came; the state is saved.
+    """
+    started = time.perf_counter()
+    parts = build(cfg)  # everything is refused or accepted before anything is written
+    record = _record(cfg, parts, folder, overrides)
+    describe(parts)
+    tracker: Tracker = instantiate(cfg.tracking)(
+        folder, run_name=f"{_name(cfg)}-s{cfg.seed}-{record['run_id']}"
+    )
+    _write_inputs(cfg, parts, folder, record)
+    tracker.start(_part_of_the_result(cfg), _tags(record, parts.trainer))
+    with _status(folder, record, tracker):
+        for name in ("config.yaml", "leak_report.json"):
+            tracker.artifact(folder / name)
+        fit = parts.trainer.fit(
+            parts.model,
+            parts.objective,
+            Checkpoints(folder / "checkpoint"),
+            validate=lambda model: parts.validate(model).metrics,
+            log_metrics=tracker.log,
+        )
+        result = _measure(parts, fit, str(record["run_id"]), folder)
+        _write_results(result, folder, time.perf_counter() - started)
+        tracker.log(_final_metrics(result, fit))
+        for path in [*folder.glob("*.parquet"), folder / "results.json", folder / "checkpoint"]:
+            tracker.artifact(path)
+        _show(result, cfg)
+    print(tracker.where())
+    return result
+
+
+def build(cfg: DictConfig) -> Parts:
+    """Builds every part; the order of construction is that of the data's way."""
+    if not isinstance(cfg.seed, int):
+        raise InputError(f"seed must be an integer, got seed={cfg.seed}")
+    interactions: Interactions = instantiate(
+        cfg.dataset, cache_dir=cfg.paths.cache_dir, data_dir=cfg.paths.data_dir
+    )
+    split: Split = instantiate(cfg.split)(interactions, max_length=cfg.max_length, seed=cfg.seed)
+    torch.manual_seed(seeding.stream_seed(cfg.seed, "model"))
+    model: SequenceModel = instantiate(cfg.model)(split.info)
+    sequences = Sequences(
+        split.train, cfg.max_length, getattr(targets, model.targets)(), cfg.window
+    )
+    # A stream of its own: what a sampler or an objective draws does not move the model's start.
+    torch.manual_seed(seeding.stream_seed(cfg.seed, "objective"))
+    objective: Objective = instantiate(cfg.objective)(split.info, sequences)
+    evaluator = instantiate(cfg.evaluation, seen=_seen(cfg.evaluation.seen, interactions))
+    return Parts(
+        interactions,
+        split,
+        sequences,
+        model,
+        objective,
+        instantiate(cfg.trainer)(sequences, cfg.seed),
+        evaluator(split.valid, split.info),
+        evaluator(split.test, split.info, lists=True),
+    )
+
+
+def _seen(setting: str, interactions: Interactions) -> str:
+    """What becomes of seen items in rankings; "auto" looks at how often people repeat."""
+    if setting != "auto":
+        return setting
+    chosen = recommended(interactions).seen
+    log.info(
+        "evaluation.seen=%s, since %.1f%% of the interactions repeat an earlier one",
+        chosen,
+        100 * interactions.repeat_share,
+    )
+    return chosen
+
+
+def describe(parts: Parts) -> None:
+    """Says what will run."""
+    data, split = parts.interactions, parts.split
+    log.info(
+        "data: %s, %s users, %s items, %s interactions; catalogue %s; "
+        "%s training sequences, %s validation and %s test targets",
+        data.name,
+        *(f"{n:,}" for n in (data.n_users, data.n_items, data.n_interactions, split.info.n_items)),
+        *(f"{len(x):,}" for x in (parts.sequences, split.valid, split.test)),
+    )
+    for line in (*data.lines(), *split.leak.lines()):
+        log.info("%s", line)
+    n_parameters = sum(p.numel() for p in parts.model.parameters())
+    log.info(
+        "model: %s, %s parameters, on %s with %d threads",
+        type(parts.model).__name__,
+        f"{n_parameters:,}",
+        parts.trainer.device,
+        parts.trainer.threads,
+    )
+
+
+def _name(cfg: DictConfig) -> str:
+    """Data set, sampler and loss as chosen, for people."""
+    parts = (cfg.dataset.name, cfg.sampler._target_, cfg.loss._target_)
+    return "-".join(str(part).rpartition(".")[2].lower() for part in parts)
+
+
+def _resolved(cfg: DictConfig) -> dict[str, Any]:
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    return {str(key): value for key, value in resolved.items() if key != "hydra"}
+
+
+def _part_of_the_result(cfg: DictConfig) -> dict[str, object]:
+    """The resolved configuration by dotted key, without what cannot change the result."""
+    flat = _flat(_resolved(cfg))
+    return {k: v for k, v in flat.items() if not k.startswith(_NO_PART_OF_THE_RESULT)}
+
+
+def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _hash(value: object) -> str:
+    text = json.dumps(value, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _record(
+    cfg: DictConfig, parts: Parts, folder: Path, overrides: Sequence[str]
+) -> dict[str, object]:
+    """Who the run is: its id and what determines its result.
+
+    A folder that holds a run already is resumed: its id stays, and what determines its past must
+    be what it was.
+    """
+    config = _part_of_the_result(cfg)
+    record: dict[str, object] = {
+        "run_id": secrets.token_hex(4),
+        "overrides": list(overrides),
+        "config": config,
+        "config_hash": _hash(config),
+        "data_hash": parts.interactions.hash,
+        "split_hash": parts.split.hash,
+        "key": _hash([config, parts.interactions.hash, negrec.__version__]),
+        "version": negrec.__version__,
+        "git_commit": _git_commit(),
+        "status": "RUNNING",
+    }
+    path = folder / "run.json"
+    if not path.exists():
+        return record
+    before = json.loads(path.read_text(encoding="utf-8"))
+    was = before["config"]
+    # Through JSON, as the saved one went: tuples become lists.
+    now = json.loads(json.dumps(config, default=str))
+    changed = [k for k in {*was, *now} if was.get(k) != now.get(k) and k not in _MAY_CHANGE]
+    if changed:
+        raise InputError(
+            f"run={before['run_id']} cannot go on with another {', '.join(sorted(changed))}: only "
+            f"{', '.join(_MAY_CHANGE)} may change; start a new run for the rest"
+        )
+    for name in ("data_hash", "split_hash"):
+        if before[name] != record[name]:
+            raise InputError(
+                f"run={before['run_id']} was trained on other data ({name} {before[name]}, now "
+                f"{record[name]}): bring back that data, or start a new run"
+            )
+    if before["version"] != record["version"]:
+        log.warning("the run was started with negrec %s", before["version"])
+    return {**record, "run_id": before["run_id"]}
+
+
+def _git_commit() -> str | None:
+    """The commit of negrec's own checkout, where it runs from one."""
+    root = Path(negrec.__file__).resolve().parents[1]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
+
+
+def _tags(record: Mapping[str, object], trainer: Trainer) -> dict[str, str]:
+    names = ("run_id", "config_hash", "data_hash", "split_hash", "key", "version", "git_commit")
+    tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
+    return {**tags, "negrec.device": str(trainer.device)}
+
+
+def _write_inputs(
+    cfg: DictConfig, parts: Parts, folder: Path, record: Mapping[str, object]
+) -> None:
+    """What the run was made from, and how its ids map to the user's own."""
+    data, split = parts.interactions, parts.split
+    public = {k: v for k, v in _resolved(cfg).items() if k != "tracking"}  # may hold a password
+    (folder / "config.yaml").write_text(OmegaConf.to_yaml(public), encoding="utf-8")
+    _write_json(folder / "leak_report.json", split.leak.as_dict())
+    users = pl.DataFrame({"user": range(data.n_users), "id": data.user_ids})
+    users.write_parquet(folder / "users.parquet")
+    pl.DataFrame(
+        {
+            "item": range(1, split.info.n_items + 1),
+            "id": data.item_ids.gather(split.catalogue),
+            "count": split.info.counts.numpy(),
+        }
+    ).write_parquet(folder / "items.parquet")
+    _write_json(folder / "run.json", record)
+
+
+def _write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Atomically: a killed run leaves the old file or the new one."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
+
+
+@contextmanager
+def _status(folder: Path, record: Mapping[str, object], tracker: Tracker) -> Iterator[None]:
+    """Writes down how the run ended, however it ends."""
+
+    def end(status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        _write_json(folder / "run.json", {**record, "status": status})
+        tracker.finish(status)
+
+    try:
+        yield
+    except (InterruptedRunError, KeyboardInterrupt):
+        end("KILLED")
+        raise
+    except BaseException:
+        end("FAILED")
+        raise
+    end("FINISHED")
+
+
+def _measure(parts: Parts, fit: Fit, run_id: str, folder: Path) -> RunResult:
+    info, truth = parts.split.info, parts.interactions.truth
+    parts.model.eval()
+    parts.objective.eval()
+    with torch.no_grad():
+        test = parts.test(parts.objective.evaluated(parts.model))
+        popularity = parts.test(Popularity(info))
+        oracle = None
+        if truth is not None:
+            oracle = parts.test(truth.for_catalogue(parts.split.catalogue))
+    objective = fit.best_value
+    return RunResult(run_id, folder, objective, fit, test, popularity, oracle)
+
+
+def _final_metrics(result: RunResult, fit: Fit) -> dict[str, float]:
+    metrics = {f"test/{name}": value for name, value in result.test.metrics.items()}
+    metrics |= {f"popularity/{name}": v for name, v in result.popularity.metrics.items()}
+    if result.oracle is not None:
+        metrics |= {f"oracle/{name}": value for name, value in result.oracle.metrics.items()}
+    return metrics | {
+        "cost/peak_mb": _peak_mb(),
+        "cost/seconds": fit.seconds,
+        "cost/seconds_to_best": fit.seconds_to_best,
+        "best/epoch": float(fit.best_epoch),
+        "best/value": fit.best_value,
+    }
+
+
+def _peak_mb() -> float:
+    """Peak memory of the device that trained, in MB."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated() / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def _write_results(result: RunResult, folder: Path, seconds: float) -> None:
+    result.test.frame().write_parquet(folder / "ranks.parquet")
+    if result.test.calibration is not None:
+        result.test.calibration.write_parquet(folder / "calibration.parquet")
+    metrics = {k: _json_number(v) for k, v in _final_metrics(result, result.fit).items()}
+    fit = result.fit
+    _write_json(
+        folder / "results.json",
+        {
+            "run_id": result.run_id,
+            "epochs": fit.epochs,
+            "best_epoch": fit.best_epoch + 1,
+            "converged": fit.converged,
+            "wall_seconds": seconds,
+            "metrics": metrics,
+        },
+    )
+
+
+def _json_number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _show(result: RunResult, cfg: DictConfig) -> None:
+    """The table a person came for, and where everything lies."""
+    from rich.console import Console
+
+    fit = result.fit
+    console = Console()
+    console.print(
+        final_table(result.test, result.popularity, result.oracle, cfg.evaluation.cutoffs)
+    )
+    if fit.epochs:
+        console.print(
+            f"best epoch {fit.best_epoch + 1} of {fit.epochs} "
+            f"(valid/{cfg.trainer.metric} {fit.best_value:.4f}), {fit.seconds:.0f} s"
+        )
+    if not fit.converged:
+        log.warning(
+            "the best epoch is the last: the model was still improving; go on with "
+            "`negrec train run=%s trainer.max_epochs=%d`",
+            result.run_id,
+            2 * fit.epochs,
+        )
+    console.print(f"run {result.run_id} in {result.folder}", soft_wrap=True)
+    console.print(f"checkpoint {result.folder / 'checkpoint' / 'best.safetensors'}", soft_wrap=True)

@@ -1,0 +1,144 @@
+import json
+import logging
+from pathlib import Path
+
+import polars as pl
+import pytest
+from hydra import compose, initialize_config_dir
+
+from negrec import experiment
+from negrec.errors import InputError
+from negrec.evaluation.metrics import hit_rate
+
+CONF = Path(__file__).parents[1] / "conf"
+SMALL = [
+    "tracking=none",
+    "dataset.users=200",
+    "dataset.items=100",
+    "dataset.interactions=3000",
+    "trainer.max_epochs=2",
+    "trainer.threads=1",
+    "trainer.progress=false",
+    "model.dim=16",
+]
+
+
+def config(folder, *overrides):
+    words = [*SMALL, f"paths.cache_dir={folder / 'cache'}", *overrides]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return compose("train", words), words
+
+
+def run(folder, *overrides):
+    cfg, words = config(folder.parent, *overrides)
+    folder.mkdir(exist_ok=True)
+    return experiment.run(cfg, folder, words)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("experiment") / "run"
+    return run(folder)
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def test_a_run_leaves_what_it_was_made_from_and_what_came_of_it(finished):
+    assert {path.name for path in finished.folder.iterdir()} >= {
+        "config.yaml",
+        "run.json",
+        "results.json",
+        "leak_report.json",
+        "users.parquet",
+        "items.parquet",
+        "ranks.parquet",
+        "events.jsonl",
+        "checkpoint",
+    }
+    record = read(finished.folder / "run.json")
+    assert record["status"] == "FINISHED"
+    assert record["run_id"] == finished.run_id
+
+
+def test_the_saved_ranks_give_the_reported_metrics(finished):
+    ranks = pl.read_parquet(finished.folder / "ranks.parquet")
+    expected = hit_rate(ranks["greater"].to_numpy() + 1, 10, ranks["ties"].to_numpy())
+    metrics = read(finished.folder / "results.json")["metrics"]
+    assert metrics["test/hr_10"] == pytest.approx(expected)
+    assert metrics["oracle/hr_10"] > metrics["popularity/hr_10"]
+    for name in ("test/hr_10_head", "test/n_tail", "test/balance_10", "cost/peak_mb"):
+        assert name in metrics
+
+
+def test_the_id_maps_cover_users_and_catalogue(finished):
+    assert len(pl.read_parquet(finished.folder / "users.parquet")) == 200
+    items = pl.read_parquet(finished.folder / "items.parquet")
+    assert items["item"].to_list() == list(range(1, len(items) + 1))
+    assert items["id"].is_unique().all()
+
+
+def results(folder):
+    metrics = read(folder / "results.json")["metrics"]
+    return {name: value for name, value in metrics.items() if not name.startswith("cost/")}
+
+
+def test_two_runs_with_the_same_seed_are_equal_to_the_last_bit(finished, tmp_path):
+    again, other = run(tmp_path / "again"), run(tmp_path / "other", "seed=1")
+    assert results(again.folder) == results(finished.folder)
+    assert results(other.folder) != results(finished.folder)
+    ranks = [pl.read_parquet(f / "ranks.parquet") for f in (finished.folder, again.folder)]
+    assert ranks[0].equals(ranks[1])
+
+
+def test_the_key_depends_on_what_determines_the_result_alone(finished, tmp_path):
+    def key(*overrides):
+        cfg, words = config(tmp_path, *overrides)
+        return experiment._record(cfg, experiment.build(cfg), tmp_path, words)["key"]
+
+    own = read(finished.folder / "run.json")["key"]
+    assert key("trainer.progress=true", "paths.runs_dir=elsewhere") == own
+    assert len({own, key("seed=1"), key("sampler=popularity"), key("dataset.seed=1")}) == 4
+
+
+def test_a_finished_run_is_measured_again_or_trained_longer(tmp_path):
+    first = run(tmp_path / "run")
+    again = run(tmp_path / "run")
+    assert again.run_id == first.run_id
+    assert results(again.folder)["test/hr_10"] == first.test.metrics["hr_10"]
+    longer = run(tmp_path / "run", "trainer.max_epochs=4")
+    assert longer.fit.epochs == 4
+    whole = run(tmp_path / "whole", "trainer.max_epochs=4")
+    assert results(longer.folder) == results(whole.folder)
+
+
+def test_a_run_cannot_go_on_with_other_settings(finished):
+    with pytest.raises(InputError, match=r"cannot go on with another .*seed.*: only trainer\."):
+        run(finished.folder, "seed=5")
+
+
+def test_a_run_cannot_go_on_with_other_data(tmp_path):
+    run(tmp_path / "run")
+    record = read(tmp_path / "run" / "run.json")
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "data_hash": "0"}))
+    with pytest.raises(InputError, match="was trained on other data"):
+        run(tmp_path / "run")
+
+
+def test_a_failed_run_says_so(tmp_path):
+    with pytest.raises(InputError, match="not finite"):
+        run(tmp_path / "run", "trainer.optimizer.lr=1e38")
+    assert read(tmp_path / "run" / "run.json")["status"] == "FAILED"
+
+
+def test_a_refused_setting_writes_nothing(tmp_path):
+    with pytest.raises(Exception, match="alpha must be at least 0"):
+        run(tmp_path / "run", "sampler=genni", "alpha=-1")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_more_epochs_are_suggested_when_the_best_is_the_last(tmp_path, caplog):
+    caplog.set_level(logging.WARNING)
+    made = run(tmp_path / "run", "trainer.max_epochs=1")
+    assert f"negrec train run={made.run_id} trainer.max_epochs=2" in caplog.text
