@@ -443,6 +443,25 @@ def test_a_shown_configuration_is_nothing_but_that(negrec_: Commands, tmp_path: 
     assert "correct it" not in negrec_.out
 
 
+def test_a_password_is_not_typed(negrec_: Commands):
+    said = negrec_.refusal("train", "tracking.uri=http://ann:sesame@127.0.0.1:5000")
+    assert "MLFLOW_TRACKING_URI" in said
+    assert "sesame" not in said
+    assert negrec_("train", "tracking.uri=http://127.0.0.1:5000") == 0
+
+
+def test_a_password_in_the_environment_is_written_nowhere(
+    negrec_: Commands, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ann:sesame@127.0.0.1:5000")
+    for arguments in (["train"], ["train", "-m", "seed=0,1"]):
+        assert negrec_(*arguments) == 0
+        assert negrec_.jobs[0].cfg["tracking"]["uri"].endswith("sesame@127.0.0.1:5000")
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert any(path.name == "multirun.yaml" for path in written)
+    assert not [path for path in written if b"sesame" in path.read_bytes()]
+
+
 def test_a_table_and_another_data_set(negrec_: Commands, tmp_path: Path):
     write(tmp_path / "clicks.csv", "user,item\na,b\n")
     line = negrec_.refusal("train", "clicks.csv", "dataset=beauty")

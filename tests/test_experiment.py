@@ -15,7 +15,6 @@ SMALL = [
     "tracking=none",
     "dataset.users=200",
     "dataset.items=100",
-    "dataset.interactions=3000",
     "trainer.max_epochs=2",
     "trainer.threads=1",
     "trainer.progress=false",

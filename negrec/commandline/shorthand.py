@@ -9,6 +9,7 @@ from pathlib import Path
 from negrec.commandline import configuration
 from negrec.commandline.typed import Typed, name, parsed, quoted, refuse_repeats
 from negrec.errors import InputError
+from negrec.tracking.redaction import without_secrets
 
 _TABLES = (".csv", ".parquet", ".csv.gz")
 
@@ -21,6 +22,7 @@ def expand(typed: Typed) -> Typed:
     """
     typed = experiment(table(typed))
     refuse_repeats(typed.words)
+    refuse_secrets(typed)
     if typed.value("run") is not None:
         return resumed(typed)
     if typed.value("dataset") == "file":
@@ -49,6 +51,21 @@ def _is_table(word: str) -> bool:
     if "=" in word:  # a folder's name may have one: data/day=1/clicks.parquet
         return word.lower().endswith(_TABLES) and Path(word).exists()
     return word.lower().endswith(_TABLES) or Path(word).exists()
+
+
+def refuse_secrets(typed: Typed) -> None:
+    """What is typed is kept with the run, and in the shell's history; a password must not be.
+
+    Raises:
+        InputError: saying where it belongs.
+    """
+    uri = typed.value("tracking.uri")
+    if uri is not None and without_secrets(uri) != uri:
+        raise InputError(
+            "tracking.uri holds a password, which would be saved with the run: set the environment "
+            "variable MLFLOW_TRACKING_URI in place of it, or MLFLOW_TRACKING_USERNAME and "
+            "MLFLOW_TRACKING_PASSWORD beside it"
+        )
 
 
 def experiment(typed: Typed) -> Typed:

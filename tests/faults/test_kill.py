@@ -14,7 +14,6 @@ SETTINGS = [
     "tracking=none",
     "dataset.users=400",
     "dataset.items=200",
-    "dataset.interactions=8000",
     "trainer.max_epochs=6",
     "trainer.batch_size=16",
     "trainer.threads=1",
