@@ -19,12 +19,12 @@ from typing import Any, Literal
 
 import polars as pl
 import torch
+from filelock import FileLock, Timeout
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import negrec
 from negrec import seeding
-from negrec.data import targets
 from negrec.data.interactions import Interactions, recommended
 from negrec.data.sequences import Sequences
 from negrec.data.splits.base import Split
@@ -102,6 +102,28 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
         InputError: the configuration or the data cannot be used.
         InterruptedRunError: a signal came; the state is saved.
     """
+    with _alone_in(folder):
+        return _run(cfg, folder, overrides)
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Keeps a second process out of a run's folder."""
+    lock = FileLock(folder / "run.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise InputError(
+            f"another process is at work on the run in {folder}: let it end"
+        ) from error
+    try:
+        yield
+    finally:
+        (folder / "run.lock").unlink(missing_ok=True)
+        lock.release()
+
+
+def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
     started = time.perf_counter()
     parts = build(cfg)  # everything is refused or accepted before anything is written
     record = _record(cfg, parts, folder, overrides)
@@ -124,8 +146,9 @@ def run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
         result = _measure(parts, fit, str(record["run_id"]), folder)
         _write_results(result, folder, time.perf_counter() - started)
         tracker.log(_final_metrics(result, fit))
-        for path in [*folder.glob("*.parquet"), folder / "results.json", folder / "checkpoint"]:
-            tracker.artifact(path)
+        for pattern in ("*.parquet", "results.json", "checkpoint"):
+            for path in folder.glob(pattern):
+                tracker.artifact(path)
         _show(result, cfg)
     print(tracker.where())
     return result
@@ -141,13 +164,17 @@ def build(cfg: DictConfig) -> Parts:
     split: Split = instantiate(cfg.split)(interactions, max_length=cfg.max_length, seed=cfg.seed)
     torch.manual_seed(seeding.stream_seed(cfg.seed, "model"))
     model: SequenceModel = instantiate(cfg.model)(split.info)
-    sequences = Sequences(
-        split.train, cfg.max_length, getattr(targets, model.targets)(), cfg.window
-    )
+    sequences = Sequences(split.train, cfg.max_length, instantiate(cfg.targets), cfg.window)
     # A stream of its own: what a sampler or an objective draws does not move the model's start.
     torch.manual_seed(seeding.stream_seed(cfg.seed, "objective"))
     objective: Objective = instantiate(cfg.objective)(split.info, sequences)
     evaluator = instantiate(cfg.evaluation, seen=_seen(cfg.evaluation.seen, interactions))
+    validate = evaluator(split.valid, split.info)
+    if cfg.trainer.metric not in validate.names:
+        raise InputError(
+            f"trainer.metric={cfg.trainer.metric} is not a validation metric: choose one of "
+            f"{', '.join(validate.names)}"
+        )
     return Parts(
         interactions,
         split,
@@ -155,7 +182,7 @@ def build(cfg: DictConfig) -> Parts:
         model,
         objective,
         instantiate(cfg.trainer)(sequences, cfg.seed),
-        evaluator(split.valid, split.info),
+        validate,
         evaluator(split.test, split.info, lists=True),
     )
 
@@ -256,7 +283,13 @@ def _record(
     was = before["config"]
     # Through JSON, as the saved one went: tuples become lists.
     now = json.loads(json.dumps(config, default=str))
-    changed = [k for k in {*was, *now} if was.get(k) != now.get(k) and k not in _MAY_CHANGE]
+    changed = {k for k in {*was, *now} if was.get(k) != now.get(k)}
+    if "trainer.max_epochs" in changed and not _can_be_longer(was):
+        raise InputError(
+            f"run={before['run_id']} cannot have another trainer.max_epochs: its schedule, or its "
+            "last validation, would have been another with it; start a new run"
+        )
+    changed -= {*_MAY_CHANGE}
     if changed:
         raise InputError(
             f"run={before['run_id']} cannot go on with another {', '.join(sorted(changed))}: only "
@@ -271,6 +304,12 @@ def _record(
     if before["version"] != record["version"]:
         log.warning("the run was started with negrec %s", before["version"])
     return {**record, "run_id": before["run_id"]}
+
+
+def _can_be_longer(config: Mapping[str, Any]) -> bool:
+    """Whether a run with more epochs begins like this one, bit for bit."""
+    regular = config["trainer.max_epochs"] % config["trainer.evaluate_every"] == 0
+    return bool(regular and config["trainer.schedule"] == "constant")
 
 
 def _git_commit() -> str | None:
@@ -346,7 +385,8 @@ def _measure(parts: Parts, fit: Fit, run_id: str, folder: Path) -> RunResult:
         test = parts.test(parts.objective.evaluated(parts.model))
         popularity = parts.test(Popularity(info))
         oracle = None
-        if truth is not None:
+        # The truth gives seen items the weight they had: with them ranked it would be no oracle.
+        if truth is not None and parts.test.seen == "filter":
             oracle = parts.test(truth.for_catalogue(parts.split.catalogue))
     objective = fit.best_value
     return RunResult(run_id, folder, objective, fit, test, popularity, oracle)
@@ -419,4 +459,6 @@ def _show(result: RunResult, cfg: DictConfig) -> None:
             2 * fit.epochs,
         )
     console.print(f"run {result.run_id} in {result.folder}", soft_wrap=True)
-    console.print(f"checkpoint {result.folder / 'checkpoint' / 'best.safetensors'}", soft_wrap=True)
+    best = Checkpoints(result.folder / "checkpoint").best
+    if best.exists():
+        console.print(f"checkpoint {best}", soft_wrap=True)

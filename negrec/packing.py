@@ -16,7 +16,7 @@ class Block:
         start: first slot of the block among the P slots of its ``Rows``.
         shape: (R, L), rows and their width.
         mask: who may look at whom, (R, 1, L, L) bool: causal inside a sequence, nothing across
-            sequences; an empty slot looks at itself alone.
+            sequences; the empty slots of a row look at each other.
     """
 
     start: int

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,17 @@ from torch.nn import functional as F
 _CELLS = 128 * 12_288
 _BLOCK = 64  # columns of a block of the two-level inverse CDF
 _LOWEST_EXPONENT = -80.0
+
+
+def full_precision(score: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Scores in the precision of the item vectors: targets and negatives must compare alike."""
+
+    @wraps(score)
+    def scored(self: ItemScorer, hidden: Tensor, *args: Tensor | None) -> Tensor:
+        with torch.autocast(hidden.device.type, enabled=False):
+            return score(self, hidden.to(self.weight.dtype), *args)
+
+    return scored
 
 
 class ItemScorer(nn.Module):
@@ -42,13 +54,16 @@ class ItemScorer(nn.Module):
 
     def vectors(self, items: Tensor) -> Tensor:
         """The vectors of items 1..V, (..., D)."""
-        # Sparse gradients: a dense one would be a fresh (V, D) tensor at every look-up.
-        return F.embedding(items - 1, self.weight, sparse=self.weight.requires_grad)
+        # A dense gradient is a fresh (V, D) tensor at every look-up. Where there is a tensor to
+        # add to, as the trainer keeps one, a sparse gradient goes right into it.
+        return F.embedding(items - 1, self.weight, sparse=self.weight.grad is not None)
 
+    @full_precision
     def target(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Scores of one item per query, (N,)."""
         return (hidden * self.vectors(target)).sum(-1)
 
+    @full_precision
     def forward(self, hidden: Tensor, items: Tensor, row: Tensor | None = None) -> Tensor:
         """Scores of candidates, (N, K).
 
@@ -111,12 +126,15 @@ class Scratch:
         return Scratch()
 
 
-def exponentials(hidden: Tensor, matrix: Tensor, scratch: Scratch) -> Tensor:
+def exponentials(
+    hidden: Tensor, matrix: Tensor, ruled_out: tuple[Tensor, Tensor] | Tensor, scratch: Scratch
+) -> Tensor:
     """exp(hidden . item), each row up to a positive factor, (n, V filled up to 64s with zeros).
 
     Args:
         hidden: (n, D), already scaled by whatever sharpens the distribution.
         matrix: item vectors, (V, D).
+        ruled_out: (row, column) pairs, or a mask (n, V), of weight 0.
         scratch: holds the result.
     """
     n, width = len(hidden), len(matrix)
@@ -125,10 +143,14 @@ def exponentials(hidden: Tensor, matrix: Tensor, scratch: Scratch) -> Tensor:
     weight[:, width:] = 0
     scores = weight[:, :width]
     torch.mm(hidden, matrix.T, out=scores)
-    scores -= scores.amax(1, keepdim=True)
+    # Before the highest score is sought: one that is ruled out must not push the others down.
+    scores[ruled_out] = -torch.inf
+    top = scores.amax(1, keepdim=True)
+    scores -= top.masked_fill_(top == -torch.inf, 0)
     # Denormal results make exp ten times slower, and a weight of e^-80 is never drawn.
     scores.clamp_(min=_LOWEST_EXPONENT)
     scores.exp_()
+    scores[ruled_out] = 0
     return weight
 
 
@@ -137,11 +159,10 @@ def draw_rows(weight: Tensor, k: int, generator: torch.Generator | None) -> Tens
 
     Two-level inverse CDF: the uniform number picks a block of columns, what is left of it picks
     the column. Only block sums are accumulated over the whole row, in float64; a column of weight
-    0 is never drawn.
+    0 is never drawn. A row of zeros gives -1.
 
     Args:
-        weight: finite and not negative, (n, V), V a multiple of 64. A row of zeros gives
-            some column.
+        weight: finite and not negative, (n, V), V a multiple of 64.
         k: draws per row.
         generator: source of randomness.
     """
@@ -160,4 +181,4 @@ def draw_rows(weight: Tensor, k: int, generator: torch.Generator | None) -> Tens
     end = inner[..., -1]
     rest = torch.minimum(u - before, torch.nextafter(end, torch.zeros_like(end)))
     column = torch.searchsorted(inner, rest[..., None].clamp_(min=0), right=True).squeeze(2)
-    return block * _BLOCK + column.clamp_(max=_BLOCK - 1)
+    return (block * _BLOCK + column).masked_fill_(total == 0, -1)

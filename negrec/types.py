@@ -83,7 +83,7 @@ class Batch:
         query: indices into the T tokens that carry a target, ascending, (N,).
         target: the target of each query, (N,).
         seen: the training items of each sequence's user, ascending in each row (B rows);
-            None where nothing reads it.
+            None where a batch was made without.
         key: what the batch's random streams are derived from; a replayed batch keeps its key.
     """
 
@@ -204,7 +204,7 @@ class Queries:
 
     @cached_property
     def excluded(self) -> Exclusion:
-        return Exclusion(self)
+        return Exclusion(self.target, self.sequence, self.batch)
 
 
 class Exclusion:
@@ -212,10 +212,18 @@ class Exclusion:
 
     Sets are kept as sorted keys ``sequence * stride + item``: a look-up is a binary search, and
     nothing of the catalogue's size is held for a query.
+
+    Args:
+        target: of each query, (N,).
+        sequence: of each query, (N,).
+        batch: where the queries come from.
     """
 
-    def __init__(self, queries: Queries) -> None:
-        self._queries = queries
+    # Not the queries themselves: they keep this object, and in a circle of references a step's
+    # states, with the graph behind them, would live on until Python looks for such circles.
+    def __init__(self, target: Tensor, sequence: Tensor, batch: Batch) -> None:
+        self._target, self._sequence, self._batch = target, sequence, batch
+        self._built: dict[Exclude, tuple[Tensor, int]] = {}
 
     def contains(self, items: Tensor, index: Tensor, exclude: Exclude) -> Tensor:
         """Whether each item is excluded for the query beside it.
@@ -227,56 +235,45 @@ class Exclusion:
         """
         if exclude == "none":
             return torch.zeros_like(items, dtype=torch.bool)
-        own = items == self._queries.target[index]
+        own = items == self._target[index]
         if exclude == "target":
             return own
-        keys, stride = self._keys[exclude]
-        wanted = self._queries.sequence[index] * stride + items
+        keys, stride = self._keys(exclude)
+        wanted = self._sequence[index] * stride + items
         # An item beyond the stride is in no set, and its key would be another sequence's.
         at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
         return own | ((keys[at] == wanted) & (items < stride))
 
     def pairs(self, exclude: Exclude) -> tuple[Tensor, Tensor]:
-        """All excluded (query, item) pairs, two tensors (P,)."""
-        queries = self._queries
-        index = torch.arange(len(queries.target), device=queries.target.device)
+        """All excluded (query, item) pairs, each once, two tensors (P,)."""
+        index = torch.arange(len(self._target), device=self._target.device)
         if exclude == "none":
             return index[:0], index[:0]
         if exclude == "target":
-            return index, queries.target
-        keys, stride = self._keys[exclude]
-        n_sequences = queries.batch.n_sequences
+            return index, self._target
+        keys, stride = self._keys(exclude)
         owner = keys // stride
-        bounds = torch.searchsorted(owner, torch.arange(n_sequences + 1, device=owner.device))
-        sizes = bounds.diff()[queries.sequence]
+        every = torch.arange(self._batch.n_sequences + 1, device=owner.device)
+        bounds = torch.searchsorted(owner, every)
+        sizes = bounds.diff()[self._sequence]
         query = torch.repeat_interleave(sizes)
         first = sizes.cumsum(0) - sizes
         within = torch.arange(len(query), device=query.device) - first[query]
-        item = keys[bounds[queries.sequence][query] + within] % stride
-        return torch.cat([index, query]), torch.cat([queries.target, item])
+        item = keys[bounds[self._sequence][query] + within] % stride
+        other = item != self._target[query]
+        return torch.cat([index, query[other]]), torch.cat([self._target, item[other]])
 
-    @cached_property
-    def _keys(self) -> _KeyTable:
-        return _KeyTable(self._queries)
-
-
-class _KeyTable:
-    """Sorted (sequence, item) keys of each policy, built when first asked for."""
-
-    def __init__(self, queries: Queries) -> None:
-        self._queries = queries
-        self._built: dict[Exclude, tuple[Tensor, int]] = {}
-
-    def __getitem__(self, exclude: Exclude) -> tuple[Tensor, int]:
+    def _keys(self, exclude: Exclude) -> tuple[Tensor, int]:
+        """Sorted keys of a policy's (sequence, item) pairs, and their stride."""
         if exclude not in self._built:
             self._built[exclude] = self._build(exclude)
         return self._built[exclude]
 
     def _build(self, exclude: Exclude) -> tuple[Tensor, int]:
-        batch = self._queries.batch
+        batch = self._batch
         if exclude == "window":
-            items = torch.cat([batch.items, self._queries.target])
-            sequence = torch.cat([batch.sequence, self._queries.sequence])
+            items = torch.cat([batch.items, self._target])
+            sequence = torch.cat([batch.sequence, self._sequence])
         else:
             if batch.seen is None:
                 raise ValueError("exclude=history needs batches that carry the users' items (seen)")
@@ -294,7 +291,9 @@ class Negatives:
         items: candidate ids, (R, K). R = 1: one draw for all queries; R = B: one per sequence
             (``row = queries.sequence``); R = N: one per query.
         row: which row each query reads, (N,); None when R is 1 or N.
-        log_q: log of the proposal density of each candidate, (R, K); None where there is none.
+        log_q: log of the density that each candidate was drawn from, (R, K); None where there is
+            none.
+        target_log_q: log of the proposal density of each target, (N,).
         label: 1 where a candidate counts as a positive (false-negative reversal), (N, K).
         exclude: the policy for accidental hits, applied by ``valid``.
         exhaustive: the candidates are the whole catalogue.
@@ -303,13 +302,12 @@ class Negatives:
     items: Tensor
     row: Tensor | None = None
     log_q: Tensor | None = None
+    target_log_q: Tensor | None = None
     label: Tensor | None = None
     exclude: Exclude = "target"
     exhaustive: bool = False
 
     def __post_init__(self) -> None:
-        # A draw per sequence and a draw per query may have the same R; without `row` it is the
-        # latter, so a forgotten `row` would pair queries with other sequences' negatives.
         assert self.items.ndim == 2, self.items.shape
 
     def of(self, index: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from negrec import experiment
@@ -18,7 +19,6 @@ SMALL = [
     "trainer.max_epochs=2",
     "trainer.threads=1",
     "trainer.progress=false",
-    "model.dim=16",
 ]
 
 
@@ -110,6 +110,10 @@ def test_a_finished_run_is_measured_again_or_trained_longer(tmp_path):
     assert longer.fit.epochs == 4
     whole = run(tmp_path / "whole", "trainer.max_epochs=4")
     assert results(longer.folder) == results(whole.folder)
+    events = (longer.folder / "events.jsonl").read_text().splitlines()
+    tracked = [e["values"] for e in map(json.loads, events) if e["kind"] == "metrics"]
+    last = [values["test/mrr"] for values in tracked if "test/mrr" in values][-1]
+    assert last == longer.test.metrics["mrr"] != first.test.metrics["mrr"]
 
 
 def test_a_run_cannot_go_on_with_other_settings(finished):
@@ -123,6 +127,40 @@ def test_a_run_cannot_go_on_with_other_data(tmp_path):
     (tmp_path / "run" / "run.json").write_text(json.dumps({**record, "data_hash": "0"}))
     with pytest.raises(InputError, match="was trained on other data"):
         run(tmp_path / "run")
+
+
+@pytest.mark.parametrize("setting", ["trainer.schedule=cosine", "trainer.evaluate_every=4"])
+def test_a_run_that_would_have_begun_otherwise_cannot_be_longer(tmp_path, setting):
+    run(tmp_path / "run", setting)
+    with pytest.raises(InputError, match=r"cannot have another trainer\.max_epochs"):
+        run(tmp_path / "run", setting, "trainer.max_epochs=4")
+
+
+def test_two_processes_do_not_share_a_run(finished):
+    with (
+        FileLock(finished.folder / "run.lock"),
+        pytest.raises(InputError, match="another process is at work on the run"),
+    ):
+        run(finished.folder)
+
+
+@pytest.mark.parametrize("overrides", [["model=popularity"], ["trainer.max_epochs=0"]])
+def test_a_run_without_training_is_measured(tmp_path, overrides):
+    made = run(tmp_path / "run", *overrides)
+    assert made.fit.epochs == 0
+    assert read(made.folder / "run.json")["status"] == "FINISHED"
+    if overrides == ["model=popularity"]:
+        assert made.test.metrics == pytest.approx(made.popularity.metrics, nan_ok=True)
+
+
+def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path):
+    with pytest.raises(InputError, match=r"trainer\.metric=hr_7 .*choose one of hr_1, ndcg_1"):
+        run(tmp_path / "run", "trainer.metric=hr_7")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_no_oracle_where_seen_items_are_ranked(tmp_path):
+    assert run(tmp_path / "run", "evaluation.seen=keep").oracle is None
 
 
 def test_a_failed_run_says_so(tmp_path):

@@ -34,11 +34,15 @@ def test_gradients_of_look_ups_are_those_of_dense_indexing():
 def test_exponentials_are_softmax_up_to_a_row_factor():
     hidden = 30 * torch.randn(7, 4, generator=torch.Generator().manual_seed(0))  # scores beyond 88
     matrix = toy.scorer(100).matrix.detach()
-    weight = exponentials(hidden, matrix, Scratch())
+    out = torch.zeros(7, 100, dtype=torch.bool)
+    out[torch.arange(7), (hidden @ matrix.T).argmax(1)] = True  # the leaders are ruled out
+    weight = exponentials(hidden, matrix, out.nonzero(as_tuple=True), Scratch())
+    assert torch.equal(weight, exponentials(hidden, matrix, out, Scratch()))
     assert weight.shape == (7, 128)
     assert weight[:, 100:].eq(0).all()
     probability = weight / weight.sum(1, keepdim=True)
-    expected = (hidden.double() @ matrix.double().T).softmax(1).float()
+    score = hidden.double() @ matrix.double().T
+    expected = score.masked_fill(out, -torch.inf).softmax(1).float()
     torch.testing.assert_close(probability[:, :100], expected, atol=1e-6, rtol=1e-3)
 
 
@@ -50,6 +54,22 @@ def test_draw_rows_follows_the_weights():
     p = toy.chi_square_p(drawn[0], weight[0] / 8)
     assert p > 1e-4
     assert drawn[1].eq(64).all()
+
+
+def test_a_row_without_weight_gives_no_column():
+    out = torch.tensor([[True, True], [False, True]])
+    weight = exponentials(torch.ones(2, 4), torch.ones(2, 4), out, Scratch())
+    drawn = draw_rows(weight, 3, torch.Generator().manual_seed(0))
+    assert drawn.tolist() == [[-1, -1, -1], [0, 0, 0]]
+
+
+def test_targets_and_negatives_are_scored_in_full_precision_under_autocast():
+    scorer, hidden = toy.scorer(), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+    items = torch.tensor([1, 2, 3])
+    with torch.autocast("cpu", torch.bfloat16):
+        target, negative = scorer.target(hidden, items), scorer(hidden, items[None])
+    assert torch.equal(negative, hidden @ scorer.matrix[:3].T)
+    torch.testing.assert_close(target, negative.diagonal())
 
 
 def test_draw_rows_reaches_the_first_and_the_last_column_and_nothing_of_weight_zero():

@@ -1,3 +1,6 @@
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -64,6 +67,7 @@ def test_excluded_pairs_say_the_same_as_the_look_up():
         query, item = queries.excluded.pairs(policy)
         by_pairs[query, item - 1] = True
         assert torch.equal(by_look_up, by_pairs)
+        assert len(query) == by_pairs.sum()  # each pair once
 
 
 def test_candidates_of_a_row_or_of_all():
@@ -87,3 +91,17 @@ def test_a_batch_of_plain_lists_is_the_loader_s():
         assert torch.equal(getattr(plain, name), getattr(loaded, name))
     with pytest.raises(ValueError, match="at least two items"):
         Batch.of([[1]])
+
+
+def test_a_step_s_tensors_go_when_nobody_holds_them():
+    gc.collect()
+    gc.disable()
+    try:
+        queries = toy.queries(toy.batch(toy.random_histories(5, 40, 12)))
+        for policy in ("target", "window", "history"):
+            Negatives(torch.ones(1, 3, dtype=torch.int64), exclude=policy).valid(queries)
+        gone = weakref.ref(queries)
+        del queries
+        assert gone() is None  # without the garbage collector: there is no circle of references
+    finally:
+        gc.enable()

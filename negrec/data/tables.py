@@ -73,7 +73,7 @@ def load(
     table = scan(file)
     found = find(file, table, columns)
     if source is None:
-        log.info("%s: columns %s", file, found)
+        log.debug("%s: columns %s", file, found)
     prepared = cache.cached(
         Path(cache_dir) / "interactions",
         cache.key(file, (found, rules)),

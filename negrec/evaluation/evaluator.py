@@ -169,6 +169,14 @@ class Evaluator:
             drawn = sample_unseen(known, info.n_items, sampled, generator)
             self._candidates = drawn[self._order]
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The metrics that every evaluation has, without supports."""
+        first = np.zeros(len(self._target), dtype=np.int64)
+        perfect = Evaluation(self._user, self._target, first, first, self.cohort, {})
+        found = accuracy(perfect, self.cutoffs)
+        return tuple(name for name in found if name != "n" and not name.startswith("n_"))
+
     def __call__(self, model: Ranker) -> Evaluation:
         """Ranks all targets by the model.
 

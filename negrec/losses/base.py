@@ -57,10 +57,12 @@ class ScoreLoss(Loss):
         self, queries: Queries, negatives: Negatives, scorer: ItemScorer, index: Tensor | None
     ) -> Scores:
         hidden, target, row = queries.hidden, queries.target, negatives.row
+        target_log_q = negatives.target_log_q
         items, label, log_q = negatives.items, negatives.label, negatives.log_q
         if index is not None:
             hidden, target = hidden[index], target[index]
             label = None if label is None else label[index]
+            target_log_q = None if target_log_q is None else target_log_q[index]
             if row is not None:
                 row = row[index]
             elif len(items) > 1:
@@ -74,5 +76,6 @@ class ScoreLoss(Loss):
             valid=negatives.valid(queries, index),
             n_items=scorer.n_items,
             log_q=log_q,
+            target_log_q=target_log_q,
             label=label,
         )

@@ -1,7 +1,5 @@
 """What every model is."""
 
-from typing import ClassVar
-
 from torch import Tensor, nn
 
 from negrec.scoring import ItemScorer
@@ -13,12 +11,9 @@ class SequenceModel(nn.Module):
 
     Attributes:
         scorer: how its states are scored against items.
-        targets: name of the class in ``negrec.data.targets`` that says which positions of a
-            training sequence carry targets.
     """
 
     scorer: ItemScorer
-    targets: ClassVar[str] = "NextItem"
 
     def forward(self, batch: Batch) -> Queries:
         """The queries of a training batch."""

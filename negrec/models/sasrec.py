@@ -30,7 +30,8 @@ class SASRec(SequenceModel):
 
     * ``prenorm`` (default): x + A(norm(x)), then x + f(norm(x)), GELU, 4 D, a last norm.
     * ``sasrec``, as the authors' code: q = norm(x); x = q + A(q; keys and values from x); y =
-      norm(x); x = y + f(y), ReLU, 1 D, a last norm; no output projection of the attention.
+      norm(x); x = y + f(y), ReLU, 1 D, a last norm; no output projection of the attention. We do
+      not multiply the embeddings by sqrt(D).
     * ``s3rec`` (Zhou et al., 2020, arXiv:2008.07873, code): norm(x + A(x)), then norm(x + f(x)),
       GELU, 4 D, the first norm on the embeddings.
 

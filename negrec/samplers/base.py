@@ -89,7 +89,18 @@ class Proposal(Sampler):
         items = self.draw(rows, step.generator)
         if self.share == "query":
             items = self._redraw(items, queries, step.generator)
-        return Negatives(items, row, self.log_prob(items), exclude=self.exclude)
+        log_q = self.log_prob(items)
+        if log_q is not None and self.share == "query":
+            log_q = log_q - self._log_left(queries)[:, None]
+        return Negatives(items, row, log_q, self.log_prob(queries.target), exclude=self.exclude)
+
+    def _log_left(self, queries: Queries) -> Tensor:
+        """Log mass of the proposal that is not excluded, (N,): what redrawing divides by."""
+        query, item = queries.excluded.pairs(self.exclude)
+        density = self.log_prob(item)
+        assert density is not None
+        mass = density.new_zeros(len(queries.target)).index_add_(0, query, density.exp())
+        return torch.log1p(-mass.clamp(max=1))  # rounding may pass 1
 
     def _rows(self, queries: Queries) -> tuple[int, Tensor | None]:
         match self.share:

@@ -100,7 +100,7 @@ class GenNi(Sampler):
         if self.grow is not None:
             # 10^x overflows a float long after beta has reached 1.
             beta = min(0.001 * 10 ** min(epoch / self.grow, 3), 1.0)
-        return math.ceil(beta * self.n_items)
+        return math.ceil(round(beta * self.n_items, 6))  # 0.07 * 100 is 7.000000000000001
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         size = self.candidates(step.epoch)
@@ -140,15 +140,19 @@ class GenNi(Sampler):
         bounds = torch.searchsorted(query, starts).tolist()
         drawn = []
         for i, part in enumerate(parts):
-            weight = exponentials(hidden[part], matrix, self._scratch)
+            own = slice(bounds[i], bounds[i + 1])
+            pairs = (query[own] - part.start, column[own])
             if per_sequence:
-                weight *= self._selected(queries.sequence[part], size, weight.shape[1], generator)
-            ruled = slice(bounds[i], bounds[i + 1])
-            weight[query[ruled] - part.start, column[ruled]] = 0
+                out = self._left_out(queries.sequence[part], size, generator)
+                out[pairs] = True
+                weight = exponentials(hidden[part], matrix, out, self._scratch)
+            else:
+                weight = exponentials(hidden[part], matrix, pairs, self._scratch)
             drawn.append(draw_rows(weight, self.k, generator))
-        # A query whose candidates are all ruled out gets one of them: `valid` masks it.
-        columns = torch.cat(drawn).clamp_(max=len(matrix) - 1)
-        return columns + 1 if items is None else items[columns]
+        columns = torch.cat(drawn)
+        found = columns + 1 if items is None else items[columns]
+        # A query without a candidate is given its own target, which `valid` masks.
+        return torch.where(columns < 0, queries.target[:, None], found)
 
     def _ruled_out(self, queries: Queries, items: Tensor | None) -> tuple[Tensor, Tensor]:
         """Excluded (query, column) pairs, ascending by query."""
@@ -162,16 +166,14 @@ class GenNi(Sampler):
         order = query.argsort(stable=True)
         return query[order], column[order]
 
-    def _selected(
-        self, sequence: Tensor, size: int, width: int, generator: torch.Generator | None
-    ) -> Tensor:
-        """Which columns belong to the V' of each query's sequence, (n, width) bool."""
+    def _left_out(self, sequence: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
+        """Which items do not belong to the V' of each query's sequence, (n, V) bool."""
         local = sequence - sequence[0]
         n = int(local[-1]) + 1
         keys = torch.rand(n, self.n_items, generator=generator, device=sequence.device)
         chosen = keys.topk(size, dim=1, sorted=False).indices
-        selected = torch.zeros(n, width, dtype=torch.bool, device=sequence.device)
-        return selected.scatter_(1, chosen, True)[local]
+        out = torch.ones(n, self.n_items, dtype=torch.bool, device=sequence.device)
+        return out.scatter_(1, chosen, False)[local]
 
 
 def subset(n: int, size: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
@@ -181,9 +183,9 @@ def subset(n: int, size: int, generator: torch.Generator | None, device: torch.d
 
 def _by_sequence(sequence: Tensor, rows: int) -> Iterator[slice]:
     """Slices of about so many queries that never cut a sequence."""
-    sizes = torch.unique_consecutive(sequence, return_counts=True)[1]
+    sizes = torch.unique_consecutive(sequence, return_counts=True)[1].cpu()
     row, _ = next_fit(sizes, max(rows, int(sizes.max())))
-    total = torch.zeros(int(row[-1]) + 1, dtype=sizes.dtype, device=sizes.device)
+    total = torch.zeros(int(row[-1]) + 1, dtype=sizes.dtype)
     ends = total.index_add_(0, row, sizes).cumsum(0).tolist()
     for start, end in zip([0, *ends], ends, strict=False):
         yield slice(start, end)

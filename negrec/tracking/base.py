@@ -90,7 +90,8 @@ class Tracker:
         new = {
             name: float(value)
             for name, value in metrics.items()
-            if (name, step) not in self._past_metrics
+            # A whole run's value may be new: a finished run can be trained longer.
+            if step is None or (name, step) not in self._past_metrics
         }
         if new:
             self._log.append(Event("metrics", new, step))

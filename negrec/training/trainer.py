@@ -21,7 +21,7 @@ from negrec.data.sequences import Sequences
 from negrec.errors import InputError
 from negrec.models.base import SequenceModel
 from negrec.objectives.base import Objective
-from negrec.training.checkpoint import Checkpoint, Checkpoints, load, save
+from negrec.training.checkpoint import Checkpoint, Checkpoints, DamagedError, load, save
 from negrec.training.early_stopping import EarlyStopping
 from negrec.training.interruption import InterruptedRunError, Interruption
 from negrec.training.progress import TrainingProgress
@@ -157,7 +157,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.device = choose_device(device)
         self.bf16 = str(precision) == "bf16"
-        self.threads = (os.cpu_count() or 1) if threads == "auto" else threads
+        self.threads = usable_cores() if threads == "auto" else threads
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.show = progress
         EarlyStopping(patience)  # refuses bad values before anything is written
@@ -179,10 +179,11 @@ class Trainer:
             InterruptedRunError: Ctrl-C or SIGTERM came; the state is saved.
         """
         torch.set_num_threads(self.threads)
+        objective.bind(model)
         model.to(self.device)
         objective.to(self.device)
-        objective.bind(model)
-        parameters = [*model.parameters(), *objective.parameters()]
+        everything = [*model.parameters(), *objective.parameters()]
+        parameters = [p for p in everything if p.requires_grad]  # a teacher's are not
         if not parameters:
             return Fit(0, -1, math.nan, True, 0.0, 0.0)
         optimizer = self.make_optimizer(parameters)
@@ -233,9 +234,9 @@ class _Run:
                 self.end_epoch(progress)
             if interruption.signal is not None:  # it came during the last validation
                 raise InterruptedRunError(interruption.signal)
-        converged = self.stopping.exhausted or at.best_epoch < at.epoch - 1
+        converged = self.stopping.exhausted or at.best_epoch < at.epoch - 1 or at.epoch == 0
         if at.best_epoch >= 0:
-            self.load_weights(load(self.checkpoints.best))
+            self.load_weights(self.best())
         return Fit(
             at.epoch, at.best_epoch, at.best_value, converged, at.seconds, at.seconds_to_best
         )
@@ -329,10 +330,12 @@ class _Run:
         if better:
             at.seconds_to_best = at.seconds
             self.save_best()
+        # Logged before the checkpoint says that the epoch is over: dying between the two logs it
+        # twice, which a tracker notices, where the other order would lose it.
+        self.log_metrics(metrics, epoch)
         at.epoch, at.step, at.loss_sum, at.queries = epoch + 1, 0, 0.0, 0
         at.epoch_seconds = at.sampler_seconds = 0.0
         self.save_last()
-        self.log_metrics(metrics, epoch)
         progress.epoch(epoch, metrics["train/loss"], value, better, seconds)
 
     def evaluate(self, metrics: dict[str, float]) -> tuple[float, bool]:
@@ -347,6 +350,11 @@ class _Run:
                 f"trainer.metric={name} is not a validation metric: choose one of "
                 f"{', '.join(sorted(valid))}"
             )
+        if math.isnan(valid[name]):
+            raise InputError(
+                f"trainer.metric={name} is not a number on the validation targets: choose another "
+                "metric, or a split with targets in every cohort"
+            )
         metrics.update({f"valid/{key}": v for key, v in valid.items()})
         better = self.stopping.better(at.epoch, valid[name])
         at.best_value = self.stopping.best_value
@@ -357,7 +365,10 @@ class _Run:
         """Stops before a poisoned state is saved over a good one."""
         step = first_bad.item()
         if step < 0:
-            return
+            # A gradient can overflow where the loss does not.
+            if all(bool(p.isfinite().all()) for p in self.model.parameters()):
+                return
+            step = self.at.step
         good = self.checkpoints.last
         rescue = (
             f"the last good checkpoint is {good}"
@@ -382,6 +393,14 @@ class _Run:
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         return tensors
 
+    def best(self) -> Checkpoint:
+        try:
+            return load(self.checkpoints.best)
+        except DamagedError as error:
+            raise InputError(
+                f"the best checkpoint is damaged ({error}): start the run anew"
+            ) from error
+
     def load_weights(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.part("model"))
         self.objective.load_state_dict(checkpoint.part("objective"))
@@ -392,7 +411,11 @@ class _Run:
     def save_last(self) -> None:
         tensors = self.weights()
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{index}.{name}": value for name, value in state.items()}
+            tensors |= {
+                f"optimizer.{index}.{name}": torch.as_tensor(value)
+                for name, value in state.items()
+                if value is not None
+            }
         self.checkpoints.save_last(Checkpoint(tensors, asdict(self.at)))
         self.saved_at = time.perf_counter()
 
@@ -413,6 +436,13 @@ class _Run:
         self.stopping.best_value, self.stopping.best_epoch = at.best_value, at.best_epoch
         self.stopping.waited = at.waited
         log.info("resumed at epoch %d, step %d", at.epoch + 1, at.step)
+
+
+def usable_cores() -> int:
+    """CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # Linux: containers and schedulers pin processes
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def choose_device(name: str) -> torch.device:

@@ -8,7 +8,6 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from negrec.data import targets
 from negrec.data.sequences import Sequences
 from negrec.evaluation.evaluator import Evaluator
 from negrec.losses.bce import BCE
@@ -24,9 +23,13 @@ NAMES = sorted(path.stem for path in (CONF / "model").glob("*.yaml"))
 V = 30
 
 
-def build(name, *overrides, max_length=8):
+def config(name, *overrides):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [f"model={name}", *overrides])
+        return compose("train", [f"model={name}", *overrides])
+
+
+def build(name, *overrides, max_length=8):
+    cfg = config(name, *overrides)
     torch.manual_seed(0)
     return instantiate(cfg.model)(toy.info(V, max_length=max_length))
 
@@ -112,7 +115,7 @@ def test_a_cycle_is_learnt(name, tmp_path):
     train = toy.jagged([h[:-1] for h in histories])
     model = build(name, "model.dropout=0.1")
     info = toy.info(V, counts=[1] * V)
-    sequences = Sequences(train, 8, getattr(targets, model.targets)())
+    sequences = Sequences(train, 8, instantiate(config(name).targets))
     objective = Ranking(info, sequences, lambda i: Uniform(i, k=16, share="batch"), BCE())
     flat = toy.jagged(histories)
     held_out = HeldOut(

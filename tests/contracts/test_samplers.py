@@ -88,9 +88,23 @@ def test_frequencies_are_those_of_log_prob(name):
 
 
 @pytest.mark.parametrize("name", PROPOSALS)
-def test_log_q_belongs_to_the_items(name):
-    _, negatives = draw(build(name))
-    assert torch.equal(negatives.log_q, build(name).log_prob(negatives.items))
+@pytest.mark.parametrize("share", ["query", "sequence", "batch"])
+@pytest.mark.parametrize("exclude", ["none", "target", "window", "history"])
+def test_log_q_is_the_density_that_was_drawn_from(name, share, exclude):
+    sampler = build(name, f"sampler.share={share}", f"sampler.exclude={exclude}", "k=3")
+    queries, negatives = draw(sampler)
+    density = sampler.log_prob(torch.arange(1, V + 1)).exp()
+    expected = density.expand(len(queries.target), -1)
+    if share == "query":  # redrawn, so renormalised over what is not excluded
+        every = torch.arange(1, V + 1).expand(len(queries.target), -1)
+        allowed = Negatives(every, exclude=exclude).valid(queries)
+        expected = expected * allowed
+        expected = expected / expected.sum(1, keepdim=True)
+        index = torch.arange(len(queries.target))[:, None]
+        torch.testing.assert_close(negatives.log_q.exp(), expected[index, negatives.items - 1])
+    else:
+        torch.testing.assert_close(negatives.log_q.exp(), density[negatives.items - 1])
+    torch.testing.assert_close(negatives.target_log_q.exp(), density[queries.target - 1])
 
 
 @pytest.mark.parametrize("name", PROPOSALS)

@@ -14,7 +14,6 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from negrec import seeding
-from negrec.data import targets
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.types import Step
@@ -43,7 +42,7 @@ def losses(model_name, sampler, loss):
     torch.manual_seed(seeding.stream_seed(0, "model"))
     model = instantiate(cfg.model)(info)
     train = toy.jagged(toy.random_histories(160, 60, 14))
-    sequences = Sequences(train, 10, getattr(targets, model.targets)())
+    sequences = Sequences(train, 10, instantiate(cfg.targets))
     objective = instantiate(cfg.objective)(info, sequences)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     values = []

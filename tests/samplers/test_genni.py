@@ -69,6 +69,25 @@ def test_draws_follow_equation_6_given_the_preselected_items(preselect):
     assert toy.chi_square_p(drawn - 1, expected) > 1e-4
 
 
+@pytest.mark.parametrize("lead", [8.0, 100.0])
+@pytest.mark.parametrize("beta", [1.0, 0.6])
+@pytest.mark.parametrize("preselect", ["batch", "sequence"])
+def test_a_target_far_in_front_does_not_level_the_others(lead, beta, preselect):
+    # exp(-lead * alpha) underflows: the target must not be what the others are measured against.
+    queries, scorer = many(one_query(), 20_000), toy.scorer(V)
+    state = queries.hidden[0]
+    with torch.no_grad():
+        best = (scorer.matrix @ state).max()
+        scorer.weight[queries.target[0] - 1] = state * (best + lead) / state.square().sum()
+    sampler = GenNi(toy.info(V), alpha=50.0, beta=beta, preselect=preselect)
+    # With one draw per query and alpha = 50 all but the very best items are as good as impossible.
+    with torch.no_grad():
+        drawn = sampler.sample(queries, scorer, toy.step(5)).items
+        score = scorer.matrix @ state
+    score[queries.target[0] - 1] = -torch.inf
+    assert score[drawn.flatten() - 1].mean() > score[score.isfinite()].quantile(0.8)
+
+
 @pytest.mark.parametrize("preselect", ["batch", "sequence"])
 def test_preselection_is_uniform(preselect):
     # With alpha = 0 and a fresh V' at each step, all items but the target are equally likely.
@@ -114,18 +133,28 @@ def test_excluded_items_are_never_drawn(exclude, beta):
     assert Negatives(negatives.items, exclude=exclude).valid(queries).all()
 
 
-def test_a_query_without_candidates_has_no_valid_negative():
+@pytest.mark.parametrize("preselect", ["batch", "sequence"])
+def test_a_query_without_candidates_has_no_valid_negative(preselect):
     # ceil(0.01 * 30) = 1 candidate: where it is the target, nothing is left.
     queries = many(one_query(), 3)
-    sampler = GenNi(toy.info(V), alpha=1.0, beta=0.01)
-    for seed in range(200):
+    sampler = GenNi(toy.info(V), alpha=1.0, beta=0.01, preselect=preselect)
+    drawn, n_empty = [], 0
+    for seed in range(600):
         with torch.no_grad():
             negatives = sampler.sample(queries, toy.scorer(V), toy.step(seed))
-        assert ((negatives.items >= 1) & (negatives.items <= V)).all()
-        if (negatives.items == 4).all():
-            assert not negatives.valid(queries).any()
-            return
-    pytest.fail("the target was never the only candidate")
+        empty = negatives.items[0, 0] == queries.target[0]
+        n_empty += int(empty)
+        assert negatives.valid(queries).all() == (not empty)
+        drawn.append(negatives.items[:1])
+    assert n_empty > 0
+    # No item is favoured for want of a candidate: each is the only one in a 30th of the draws.
+    assert toy.chi_square_p(torch.cat(drawn) - 1, torch.full((V,), 1 / V)) > 1e-4
+
+
+def test_a_share_of_the_catalogue_is_not_rounded_up_by_floating_point():
+    # 0.07 * 100 is 7.000000000000001 and 0.55 * 100 is 55.00000000000001.
+    for beta, size in ((0.07, 7), (0.55, 55), (0.551, 56)):
+        assert GenNi(toy.info(100), alpha=1.0, beta=beta).candidates(0) == size
 
 
 def test_growing_beta_is_equation_7():

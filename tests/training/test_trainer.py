@@ -148,6 +148,82 @@ def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sam
     assert [logged[e]["train/loss"] for e in range(4)] == whole.losses()
 
 
+@pytest.mark.parametrize("place", ["log", "save_best", "save_last"])
+def test_no_epoch_is_lost_where_a_run_dies_around_a_checkpoint(tmp_path, place):
+    values = [0.1, 0.3, 0.2, 0.25]
+    whole = Run(tmp_path / "whole", values)
+    expected = whole.fit()
+
+    class DiedError(Exception):
+        pass
+
+    broken = Run(tmp_path / "broken", values)
+    checkpoints = broken.checkpoints
+    owner, name = (broken, "log") if place == "log" else (checkpoints, "save_last")
+
+    def die(*_):
+        raise DiedError
+
+    def dying_log(metrics, epoch):
+        broken.logged[epoch] = metrics
+        if epoch == 1:
+            setattr(owner, name, die)
+            if place == "log":
+                die()
+
+    broken.log = dying_log
+    if place == "save_best":
+        (checkpoints.folder / "best.tmp").mkdir(parents=True)  # cannot be written
+        with pytest.raises(InputError, match="cannot write the checkpoint"):
+            broken.fit()
+        (checkpoints.folder / "best.tmp").rmdir()
+    else:
+        with pytest.raises(DiedError):
+            broken.fit()
+    resumed = Run(tmp_path / "broken")
+    done = resumed.checkpoints.load_last()
+    first = 0 if done is None else done.record["epoch"]
+    resumed.values = dict(enumerate(values[first:]))
+    fit = resumed.fit()
+    assert (fit.best_epoch, fit.best_value) == (expected.best_epoch, expected.best_value)
+    logged = {**broken.logged, **resumed.logged}
+    assert [logged[epoch]["train/loss"] for epoch in range(4)] == whole.losses()
+
+
+def test_what_an_objective_binds_is_trained_unless_it_is_frozen(tmp_path):
+    run = Run(tmp_path)
+    bind = run.objective.bind
+
+    def bound(model):
+        bind(model)
+        run.objective.teacher = torch.nn.Linear(2, 2).requires_grad_(False)
+        run.objective.head = torch.nn.Linear(2, 2)
+
+    run.objective.bind = bound
+    parameters = []
+    make = run.trainer.make_optimizer
+    run.trainer.make_optimizer = lambda given: parameters.extend(given) or make(given)
+    run.fit()
+    assert any(p is run.objective.head.weight for p in parameters)
+    assert not any(p is run.objective.teacher.weight for p in parameters)
+
+
+def test_a_metric_that_is_not_a_number_stops_the_run(tmp_path):
+    with pytest.raises(InputError, match=r"trainer\.metric=ndcg_10 is not a number"):
+        Run(tmp_path, values=[float("nan")]).fit()
+
+
+def test_a_damaged_best_checkpoint_is_one_clear_line(tmp_path):
+    Run(tmp_path, max_epochs=2, values=[0.2, 0.1]).fit()
+    Checkpoints(tmp_path).best.write_bytes(b"torn")
+    with pytest.raises(InputError, match="the best checkpoint is damaged"):
+        Run(tmp_path, max_epochs=2).fit()
+
+
+def test_zero_epochs_want_no_more(tmp_path):
+    assert Run(tmp_path, max_epochs=0).fit().converged
+
+
 def test_a_finished_run_goes_on_when_it_may_train_longer(tmp_path):
     whole = Run(tmp_path / "whole", max_epochs=6)
     whole.fit()
