@@ -10,7 +10,6 @@ import resource
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -90,20 +89,23 @@ class Parts:
     test: Evaluator
 
 
-def run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
+def run(
+    cfg: DictConfig, folder: Path, overrides: Sequence[str], sweep: str | None = None
+) -> RunResult:
     """Trains, measures and logs one configuration; goes on where an earlier process stopped.
 
     Args:
         cfg: the composed configuration.
         folder: the run's folder; one with a ``run.json`` is resumed.
         overrides: what was typed, kept so that the run can be composed again.
+        sweep: name of the sweep that the run belongs to.
 
     Raises:
         InputError: the configuration or the data cannot be used.
         InterruptedRunError: a signal came; the state is saved.
     """
     with _alone_in(folder):
-        return _run(cfg, folder, overrides)
+        return _run(cfg, folder, overrides, sweep)
 
 
 @contextmanager
@@ -123,13 +125,13 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
-    started = time.perf_counter()
+def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str], sweep: str | None) -> RunResult:
     parts = build(cfg)  # everything is refused or accepted before anything is written
-    record = _record(cfg, parts, folder, overrides)
+    record = _record(cfg, parts, folder, overrides, sweep)
     describe(parts)
+    log.info("run %s; negrec train run=%s goes on if it is cut off", *[record["run_id"]] * 2)
     tracker: Tracker = instantiate(cfg.tracking)(
-        folder, run_name=f"{_name(cfg)}-s{cfg.seed}-{record['run_id']}"
+        folder, run_name=f"{_name(cfg, parts)}-s{cfg.seed}-{record['run_id']}"
     )
     _write_inputs(cfg, parts, folder, record)
     tracker.start(_part_of_the_result(cfg), _tags(record, parts.trainer))
@@ -144,7 +146,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
             log_metrics=tracker.log,
         )
         result = _measure(parts, fit, str(record["run_id"]), folder)
-        _write_results(result, folder, time.perf_counter() - started)
+        _write_results(result, folder)
         tracker.log(_final_metrics(result, fit))
         for pattern in ("*.parquet", "results.json", "checkpoint"):
             for path in folder.glob(pattern):
@@ -156,8 +158,9 @@ def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str]) -> RunResult:
 
 def build(cfg: DictConfig) -> Parts:
     """Builds every part; the order of construction is that of the data's way."""
-    if not isinstance(cfg.seed, int):
-        raise InputError(f"seed must be an integer, got seed={cfg.seed}")
+    for name in ("seed", "max_length"):
+        if not isinstance(cfg[name], int):
+            raise InputError(f"{name} must be a whole number, got {name}={cfg[name]}")
     interactions: Interactions = instantiate(
         cfg.dataset, cache_dir=cfg.paths.cache_dir, data_dir=cfg.paths.data_dir
     )
@@ -192,11 +195,7 @@ def _seen(setting: str, interactions: Interactions) -> str:
     if setting != "auto":
         return setting
     chosen = recommended(interactions).seen
-    log.info(
-        "evaluation.seen=%s, since %.1f%% of the interactions repeat an earlier one",
-        chosen,
-        100 * interactions.repeat_share,
-    )
+    log.info("evaluation.seen=%s, by how often people take things again", chosen)
     return chosen
 
 
@@ -214,7 +213,7 @@ def describe(parts: Parts) -> None:
         log.info("%s", line)
     n_parameters = sum(p.numel() for p in parts.model.parameters())
     log.info(
-        "model: %s, %s parameters, on %s with %d threads",
+        "model: %s, %s parameters; device %s, CPU threads %d",
         type(parts.model).__name__,
         f"{n_parameters:,}",
         parts.trainer.device,
@@ -222,10 +221,13 @@ def describe(parts: Parts) -> None:
     )
 
 
-def _name(cfg: DictConfig) -> str:
-    """Data set, sampler and loss as chosen, for people."""
-    parts = (cfg.dataset.name, cfg.sampler._target_, cfg.loss._target_)
-    return "-".join(str(part).rpartition(".")[2].lower() for part in parts)
+def _name(cfg: DictConfig, parts: Parts) -> str:
+    """Data set, model, sampler and loss as chosen, for people."""
+    chosen = [cfg.model._target_]
+    if any(True for _ in parts.model.parameters()):  # else nothing is sampled
+        chosen += [cfg.sampler._target_, cfg.loss._target_]
+    names = [str(target).rpartition(".")[2].lower() for target in chosen]
+    return "-".join([parts.interactions.name, *names])
 
 
 def _resolved(cfg: DictConfig) -> dict[str, Any]:
@@ -256,7 +258,11 @@ def _hash(value: object) -> str:
 
 
 def _record(
-    cfg: DictConfig, parts: Parts, folder: Path, overrides: Sequence[str]
+    cfg: DictConfig,
+    parts: Parts,
+    folder: Path,
+    overrides: Sequence[str],
+    sweep: str | None = None,
 ) -> dict[str, object]:
     """Who the run is: its id and what determines its result.
 
@@ -274,6 +280,7 @@ def _record(
         "key": _hash([config, parts.interactions.hash, negrec.__version__]),
         "version": negrec.__version__,
         "git_commit": _git_commit(),
+        "sweep": sweep,
         "status": "RUNNING",
     }
     path = folder / "run.json"
@@ -303,7 +310,7 @@ def _record(
             )
     if before["version"] != record["version"]:
         log.warning("the run was started with negrec %s", before["version"])
-    return {**record, "run_id": before["run_id"]}
+    return {**record, "run_id": before["run_id"], "sweep": before.get("sweep")}
 
 
 def _can_be_longer(config: Mapping[str, Any]) -> bool:
@@ -326,7 +333,8 @@ def _git_commit() -> str | None:
 
 
 def _tags(record: Mapping[str, object], trainer: Trainer) -> dict[str, str]:
-    names = ("run_id", "config_hash", "data_hash", "split_hash", "key", "version", "git_commit")
+    names = ["run_id", "config_hash", "data_hash", "split_hash", "key", "version"]
+    names += ["git_commit", "sweep"]
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
     return {**tags, "negrec.device": str(trainer.device)}
 
@@ -414,7 +422,7 @@ def _peak_mb() -> float:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-def _write_results(result: RunResult, folder: Path, seconds: float) -> None:
+def _write_results(result: RunResult, folder: Path) -> None:
     result.test.frame().write_parquet(folder / "ranks.parquet")
     if result.test.calibration is not None:
         result.test.calibration.write_parquet(folder / "calibration.parquet")
@@ -427,7 +435,6 @@ def _write_results(result: RunResult, folder: Path, seconds: float) -> None:
             "epochs": fit.epochs,
             "best_epoch": fit.best_epoch + 1,
             "converged": fit.converged,
-            "wall_seconds": seconds,
             "metrics": metrics,
         },
     )

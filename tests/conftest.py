@@ -6,6 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A slow machine is no defect.
+settings.register_profile("negrec", deadline=None)
+settings.load_profile("negrec")
 
 # Before any test imports MLflow.
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"

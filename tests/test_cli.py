@@ -59,7 +59,7 @@ class Commands:
         (line,) = self.err.strip().splitlines()
         return line.removeprefix("negrec: ")
 
-    def run(self, cfg: DictConfig, folder: Path, overrides: list[str]) -> Result:
+    def run(self, cfg: DictConfig, folder: Path, overrides: list[str], sweep: str | None) -> Result:
         if cfg.seed in self.raises:
             raise self.raises[cfg.seed]
         instantiate(cfg.loss)
@@ -323,7 +323,7 @@ def test_a_broken_file(negrec_: Commands, tmp_path: Path, text: str, says: str):
 def part(negrec_: Commands, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], list[str]]:
     """A part that raises when the experiment calls it, as words that choose it."""
 
-    def build(cfg: DictConfig, folder: Path, overrides: list[str]) -> None:
+    def build(cfg: DictConfig, *_: object) -> None:
         # `_partial_` parts are called by the experiment, not by `instantiate`.
         instantiate(cfg.objective)("info", "sequences")
 

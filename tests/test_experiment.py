@@ -153,6 +153,29 @@ def test_a_run_without_training_is_measured(tmp_path, overrides):
         assert made.test.metrics == pytest.approx(made.popularity.metrics, nan_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("seed=abc", "seed must be a whole number, got seed=abc"),
+        ("max_length=abc", "max_length must be a whole number"),
+        ("max_length=0", "max_length must be at least 1, got 0"),
+        ("window=none", "window must be last or all"),
+    ],
+)
+def test_bad_settings_of_the_run_itself(tmp_path, setting, message):
+    with pytest.raises(InputError, match=message):
+        run(tmp_path / "run", setting)
+
+
+def test_a_sweep_is_known_by_its_tag(tmp_path):
+    cfg, words = config(tmp_path)
+    (tmp_path / "run").mkdir()
+    experiment.run(cfg, tmp_path / "run", words, sweep="12-00-00_sweep")
+    events = map(json.loads, (tmp_path / "run" / "events.jsonl").read_text().splitlines())
+    tags = [event["values"] for event in events if event["kind"] == "tags"]
+    assert any(values.get("negrec.sweep") == "12-00-00_sweep" for values in tags)
+
+
 def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path):
     with pytest.raises(InputError, match=r"trainer\.metric=hr_7 .*choose one of hr_1, ndcg_1"):
         run(tmp_path / "run", "trainer.metric=hr_7")

@@ -75,7 +75,8 @@ def inside_a_job(error: Exception) -> str | None:
     while isinstance(cause, InstantiationException) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
     part, own_frames = _instantiation(error)
-    where = f"{part}: " if part else ""
+    # A sampler and a loss are built by the objective, and nobody types objective.sampler.
+    where = f"{part.removeprefix('objective.')}: " if part else ""
     match cause:
         case InputError():
             return one_line(str(cause))

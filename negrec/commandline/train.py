@@ -89,14 +89,14 @@ def task(cfg: DictConfig) -> float | None:
     try:
         # Missing values and dangling references, before anything is built or written.
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        # Threads that wait in a spin make each other ten times slower where other programs run.
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is loaded
         from negrec import experiment  # imports torch
 
         folder = Path(settings.runtime.output_dir)
-        return experiment.run(cfg, folder, list(settings.overrides.task)).objective
+        sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
+        result = experiment.run(cfg, folder, list(settings.overrides.task), sweep)
+        return result.objective
     except InterruptedRunError as error:
-        log.error("negrec: %s", error)
+        log.error("negrec: %s and saved; `negrec train run=...` with the id above goes on", error)
         raise StopError(128 + error.signal) from error
     except Exception as error:
         line = explain.inside_a_job(error)

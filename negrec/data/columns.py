@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from negrec.data.readers.base import ROW, scan
+from negrec.data.readers.base import ROW, scan, unreadable
 from negrec.errors import InputError
 
 AUTO = "auto"  # in place of a column's name: guess it
@@ -117,7 +117,10 @@ def find(path: Path, table: pl.LazyFrame, wanted: Columns) -> Columns:
             )
     if AUTO not in found.values():
         return Columns(**found)
-    sample = table.head(_SAMPLE).collect()
+    try:
+        sample = table.head(_SAMPLE).collect()
+    except pl.exceptions.PolarsError as error:
+        raise unreadable(path, error) from error
     taken = {name for name in found.values() if name not in (None, AUTO)}
     for role, name in found.items():
         if name == AUTO:

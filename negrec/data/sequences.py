@@ -35,9 +35,9 @@ class Sequences:
         self, train: Jagged, max_length: int, targets: Targets, window: Window = "last"
     ) -> None:
         if max_length < 1:
-            raise ValueError(f"max_length must be at least 1, got {max_length}")
+            raise InputError(f"max_length must be at least 1, got {max_length}")
         if window not in ("last", "all"):
-            raise ValueError(f"window must be last or all, got {window!r}")
+            raise InputError(f"window must be last or all, got {window!r}")
         self.train = train
         self.targets = targets
         size = max_length + targets.extra

@@ -40,7 +40,7 @@ class Source:
 
 
 def load(
-    name: str,
+    name: str | None,
     path: str,
     columns: Columns,
     cache_dir: str | Path,
@@ -53,7 +53,7 @@ def load(
     """The interactions of a Parquet or CSV file, prepared once and cached.
 
     Args:
-        name: the data set's.
+        name: the data set's; None: the file's.
         path: of the file; relative to ``data_dir`` for a named data set, which has a source.
         columns: by name, or "auto" where they are to be guessed.
         cache_dir: where prepared data are kept.
@@ -68,6 +68,7 @@ def load(
     """
     rules = Rules(min_rating, duplicates, min_interactions)
     file = Path(path) if source is None else Path(data_dir) / path
+    name = name or file.name.partition(".")[0]
     if source is not None and not file.exists():
         raise InputError(_missing(name, file, columns, source))
     table = scan(file)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from types import FrameType, TracebackType
 from typing import Self
+
+log = logging.getLogger(__name__)
 
 
 class InterruptedRunError(Exception):
@@ -51,6 +54,7 @@ class Interruption:
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
         self.signal = number
+        log.warning("stopping after this step; once more to stop at once")
         self._restore(number)
 
     def _restore(self, number: int) -> None:

@@ -131,6 +131,16 @@ class Trainer:
         checkpoint_minutes: float = 10.0,
         progress: bool | Literal["auto"] = "auto",
     ) -> None:
+        whole = {
+            "max_epochs": max_epochs,
+            "batch_size": batch_size,
+            "evaluate_every": evaluate_every,
+            "patience": patience,
+            "warmup_steps": warmup_steps,
+        }
+        for name, value in whole.items():
+            if value is not None and not isinstance(value, int):
+                raise ValueError(f"{name} must be a whole number, got {value!r}")
         if max_epochs < 0:
             raise ValueError(f"max_epochs must be at least 0, got {max_epochs}")
         if evaluate_every < 1:

@@ -72,3 +72,11 @@ def test_questions_to_the_user(tmp_path, header, given, message):
     with pytest.raises(InputError, match=message) as caught:
         sniff(table(tmp_path, header), given)
     assert "\n" not in str(caught.value)
+
+
+def test_a_quote_that_is_never_closed_is_one_line(tmp_path):
+    lines = "".join(f"u{i},i{i},{1_700_000_000 + i}\n" for i in range(50))
+    (tmp_path / "t.csv").write_text('user,item,timestamp\n"u-1,x,1700000000\n' + lines)
+    with pytest.raises(InputError, match=r"t\.csv cannot be read") as caught:
+        sniff(tmp_path / "t.csv")
+    assert "\n" not in str(caught.value)

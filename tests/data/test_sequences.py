@@ -45,5 +45,5 @@ def test_nothing_to_learn_from_is_an_error():
     [({"max_length": 0}, "max_length must be"), ({"window": "first"}, "window must be last or")],
 )
 def test_bad_settings_are_refused(settings, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, InputError), match=message):
         Sequences(toy.jagged(TRAIN), **{"max_length": 3, "targets": NextItem(), **settings})

@@ -356,6 +356,7 @@ def test_an_epoch_is_one_log_line_off_a_terminal(tmp_path, caplog):
     [
         ({"max_epochs": -1}, "max_epochs must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"max_epochs": 1.5}, "max_epochs must be a whole number, got 1.5"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1"),
         ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, got 'step'"),
         ({"precision": 16}, "precision must be 32 or bf16, got 16"),

@@ -20,9 +20,11 @@ def scan(path: Path) -> pl.LazyFrame:
     and bar that the header has most of. Empty lines are skipped.
 
     Raises:
-        InputError: the last line is cut short.
+        InputError: two columns have one name, or the last line is cut short.
     """
-    separator = _separator(path)
+    names = _header(path)
+    separator = max(_SEPARATORS, key=names.count)
+    _refuse_equal_names(path, names, separator)
     table = pl.scan_csv(
         path, separator=separator, infer_schema=False, row_index_name=ROW, glob=False
     )
@@ -33,10 +35,17 @@ def scan(path: Path) -> pl.LazyFrame:
     return table.with_columns(pl.col(ROW) + 1).filter(~empty)
 
 
-def _separator(path: Path) -> str:
+def _header(path: Path) -> str:
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        header = file.readline(_TAIL).decode("utf-8-sig", errors="replace")
-    return max(_SEPARATORS, key=header.count)
+        return file.readline(_TAIL).decode("utf-8-sig", errors="replace")
+
+
+def _refuse_equal_names(path: Path, header: str, separator: str) -> None:
+    """Polars would rename the second of two equal columns, and the first would win silently."""
+    names = next(csv.reader([header], delimiter=separator), [])
+    twice = next((name for i, name in enumerate(names) if name and name in names[:i]), None)
+    if twice is not None:
+        raise InputError(f"{path}: two columns are named {twice!r}: rename one of them")
 
 
 def _refuse_a_cut_line(path: Path, separator: str, n_columns: int) -> None:

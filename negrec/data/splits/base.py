@@ -75,9 +75,9 @@ class LeakReport:
             else f"{self.later_than_test:.1%}"
         )
         lines.append(
-            f"leak report: unseen in training are {self.test_users_unseen:.1%} of the test users "
-            f"and {self.test_targets_unseen:.1%} of the test targets; training interactions not "
-            f"earlier than another user's test target: {later}"
+            f"leak report: {self.test_users_unseen:.1%} of the test users and "
+            f"{self.test_targets_unseen:.1%} of the test targets never occur in training; "
+            f"training interactions from after another user's test target (0% is clean): {later}"
         )
         if self.valid_cold or self.test_cold:
             lines.append(
@@ -89,11 +89,8 @@ class LeakReport:
                 f"left out for want of history: {self.valid_left_out:,} validation and "
                 f"{self.test_left_out:,} test targets"
             )
-        lines.append(
-            "no k-core filter"
-            if self.core is None
-            else f"the {self.core}-core filter looked at held-out rows too"
-        )
+        if self.core is not None:
+            lines.append(f"the {self.core}-core filter looked at held-out rows too")
         return lines
 
 

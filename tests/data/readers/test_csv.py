@@ -44,6 +44,12 @@ def test_a_quoted_field_may_span_lines(tmp_path):
     assert scan(tmp_path / "t.csv").collect_schema().names()[0] == ROW
 
 
+def test_two_columns_of_one_name(tmp_path):
+    (tmp_path / "t.csv").write_text("user,item,item\na,b,c\n")
+    with pytest.raises(InputError, match="two columns are named 'item'"):
+        scan(tmp_path / "t.csv")
+
+
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_last_line_cut_short(tmp_path, end):
     (tmp_path / "t.csv").write_text(f"user,item,time\na,b,1\nc,d{end}")

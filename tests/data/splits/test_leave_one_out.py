@@ -104,7 +104,7 @@ def test_the_leak_report():
     assert leak.as_dict()["later_than_test"] == leak.later_than_test
     text = " ".join(leak.lines())
     assert "100.0% of the test targets" in text
-    assert "earlier than another user's test target: 66.7%" in text
+    assert "after another user's test target (0% is clean): 66.7%" in text
 
 
 def test_an_own_target_tells_training_nothing():
