@@ -148,7 +148,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str], sweep: str | N
         result = _measure(parts, fit, str(record["run_id"]), folder)
         _write_results(result, folder)
         tracker.log(_final_metrics(result, fit))
-        for pattern in ("*.parquet", "results.json", "checkpoint"):
+        for pattern in ("*.parquet", "results.json", "checkpoint/best.safetensors"):
             for path in folder.glob(pattern):
                 tracker.artifact(path)
         _show(result, cfg)

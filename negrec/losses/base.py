@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -13,14 +15,14 @@ from negrec.types import Negatives, Queries, Scores
 _AT_ONCE = 1 << 22
 
 
-class Loss(nn.Module):
+class Loss(nn.Module, ABC):
     """Judges queries against negatives: one number per query."""
 
+    @abstractmethod
     def forward(
         self, queries: Queries, negatives: Negatives, scorer: ItemScorer
     ) -> tuple[Tensor, Scores | None]:
         """The loss of each query, (N,), and the scores it read, where they were held at once."""
-        raise NotImplementedError
 
 
 class ScoreLoss(Loss):
@@ -30,9 +32,9 @@ class ScoreLoss(Loss):
     computed one after the other and recomputed in the backward pass.
     """
 
+    @abstractmethod
     def per_query(self, scores: Scores) -> Tensor:
         """The loss of each query, (N,)."""
-        raise NotImplementedError
 
     def forward(
         self, queries: Queries, negatives: Negatives, scorer: ItemScorer

@@ -1,5 +1,7 @@
 """What a training step minimises."""
 
+from abc import ABC, abstractmethod
+
 from torch import nn
 
 from negrec.data.sequences import Sequences
@@ -7,7 +9,7 @@ from negrec.models.base import SequenceModel
 from negrec.types import Batch, DatasetInfo, Feedback, Outcome, Step
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """All that the trainer knows of how a model learns.
 
     Args:
@@ -21,9 +23,9 @@ class Objective(nn.Module):
     def bind(self, model: SequenceModel) -> None:
         """Makes teachers, heads and memories; called before the optimiser and before resume."""
 
+    @abstractmethod
     def forward(self, model: SequenceModel, batch: Batch, step: Step) -> Outcome:
         """The loss of a batch, a scalar with gradient."""
-        raise NotImplementedError
 
     def observe(self, model: SequenceModel, feedback: Feedback) -> None:
         """Learns from a finished step, after the optimiser."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import get_args
 
 import torch
@@ -15,7 +16,7 @@ from negrec.types import DatasetInfo, Exclude, Feedback, Negatives, Queries, Sha
 _REDRAWS = 100
 
 
-class Sampler(nn.Module):
+class Sampler(nn.Module, ABC):
     """Answers queries with negatives. State lives in buffers: it moves and checkpoints with them.
 
     Args:
@@ -34,6 +35,7 @@ class Sampler(nn.Module):
         self.exclude: Exclude = exclude
         self.n_items = info.n_items
 
+    @abstractmethod
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         """Draws candidates; called without gradient.
 
@@ -42,7 +44,6 @@ class Sampler(nn.Module):
             scorer: the model's.
             step: carries the only source of randomness, ``step.generator``.
         """
-        raise NotImplementedError
 
     def log_prob(self, items: Tensor) -> Tensor | None:
         """Log density of the proposal at items (...,); None where there is no density."""
@@ -80,9 +81,9 @@ class Proposal(Sampler):
         self.k = k
         self.share: Share = share
 
+    @abstractmethod
     def draw(self, rows: int, generator: torch.Generator | None) -> Tensor:
         """Item ids, (rows, k)."""
-        raise NotImplementedError
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         rows, row = self._rows(queries)

@@ -8,9 +8,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
+from negrec.data.splits.global_temporal import GlobalTemporal
+from negrec.data.splits.leave_one_out import LeaveOneOut
 from negrec.samplers.base import Proposal
 from negrec.types import Feedback, Negatives
 from tests import toy
+from tests.data import made
 
 CONF = Path(__file__).parents[2] / "conf"
 NAMES = sorted(path.stem for path in (CONF / "sampler").glob("*.yaml"))
@@ -144,3 +147,25 @@ def test_a_catalogue_that_is_wholly_excluded_is_masked(name):
     everything = toy.queries(toy.batch([list(range(1, V + 1))], max_length=V))
     negatives = sampler.sample(everything, toy.scorer(V), toy.step())
     assert not Negatives(negatives.items, exclude="history").valid(everything).any()
+
+
+@pytest.mark.parametrize("name", PROPOSALS)
+@pytest.mark.parametrize(
+    "split", [LeaveOneOut(), GlobalTemporal((0.7, 0.15, 0.15), catalogue="all")]
+)
+def test_no_sampler_learns_from_what_is_held_out(name, split):
+    # Items 90 and 91 occur only late, as validation and test targets.
+    learnt = [(u, item, item) for u in range(6) for item in range(1, 30)]
+
+    def density(*planted):
+        late = [(u, item, 100 * n) for u in range(6) for n, item in enumerate(planted, start=1)]
+        data = made.interactions([*learnt, *late])
+        info = split(data, max_length=5, seed=0).info
+        own = data.item_ids.to_list()  # the whole catalogue: ids follow the data's index
+        assert [info.counts[own.index(item)].item() for item in (90, 91)] == [0, 0]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = compose("train", [f"sampler={name}"])
+        every = instantiate(cfg.sampler)(info).log_prob(torch.arange(1, info.n_items + 1))
+        return dict(zip(own, every.tolist(), strict=True))
+
+    assert density(90, 91) == density(91, 90)
