@@ -40,7 +40,8 @@ class Interruption:
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                self._before[number] = signal.signal(number, self._remember)
+                if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: stays ignored
+                    self._before[number] = signal.signal(number, self._remember)
         return self
 
     def __exit__(

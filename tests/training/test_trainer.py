@@ -234,7 +234,28 @@ def test_a_finished_run_goes_on_when_it_may_train_longer(tmp_path):
     assert same(longer.validated[-1], whole.validated[-1])
 
 
-def test_ctrl_c_saves_between_two_steps(tmp_path):
+@pytest.fixture
+def default_signals():
+    """Ctrl-C as on a terminal; a test run in the background may start with it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_ignored_signal_stays_ignored(tmp_path, default_signals):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    run = Run(tmp_path, max_epochs=1)
+    observe = run.objective.observe
+
+    def interrupted(model, feedback):
+        observe(model, feedback)
+        signal.raise_signal(signal.SIGINT)
+
+    run.objective.observe = interrupted
+    assert run.fit().epochs == 1
+
+
+def test_ctrl_c_saves_between_two_steps(tmp_path, default_signals):
     whole = Run(tmp_path / "whole")
     whole.fit()
     run = Run(tmp_path / "cut")
