@@ -10,7 +10,8 @@ from hydra.utils import instantiate
 from negrec.commandline.configuration import conf_dir
 from negrec.data.splits.global_temporal import GlobalTemporal
 from negrec.data.splits.leave_one_out import LeaveOneOut
-from negrec.data.synthetic import Truth, generate
+from negrec.data.synthetic import generate
+from negrec.data.truth import Truth
 from tests import toy
 
 SMALL = {
