@@ -202,6 +202,8 @@ def test_a_server_killed_in_mid_run_costs_neither_time_nor_values(
     tracker.artifact(folder / "config.yaml")
     tracker.log({"train/loss": 0.0}, step=0)
     until(lambda: len(store.metrics("train/loss")) == 1)
+    # Killed before its answer was noted, the value would rightly be sent again.
+    until(lambda: Progress.read(folder).sent == (folder / "events.jsonl").stat().st_size)
     server.kill()
     slowest = 0.0
     for step in range(1, 50):
