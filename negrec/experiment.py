@@ -165,12 +165,13 @@ def build(cfg: DictConfig) -> Parts:
         cfg.dataset, cache_dir=cfg.paths.cache_dir, data_dir=cfg.paths.data_dir
     )
     split: Split = instantiate(cfg.split)(interactions, max_length=cfg.max_length, seed=cfg.seed)
-    torch.manual_seed(seeding.stream_seed(cfg.seed, "model"))
-    model: SequenceModel = instantiate(cfg.model)(split.info)
     sequences = Sequences(split.train, cfg.max_length, instantiate(cfg.targets), cfg.window)
+    info = sequences.facts(split.info)
+    torch.manual_seed(seeding.stream_seed(cfg.seed, "model"))
+    model: SequenceModel = instantiate(cfg.model)(info)
     # A stream of its own: what a sampler or an objective draws does not move the model's start.
     torch.manual_seed(seeding.stream_seed(cfg.seed, "objective"))
-    objective: Objective = instantiate(cfg.objective)(split.info, sequences)
+    objective: Objective = instantiate(cfg.objective)(info, sequences)
     evaluator = instantiate(cfg.evaluation, seen=_seen(cfg.evaluation.seen, interactions))
     validate = evaluator(split.valid, split.info)
     if cfg.trainer.metric not in validate.names:

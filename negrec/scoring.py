@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import wraps
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from negrec.types import Negatives, Queries
+
+Similarity = Literal["dot", "cosine"]
 
 # Cells of a chunk of (rows, V) scores. Fresh large tensors cost more in page faults than the
 # arithmetic: chunks of this size (6 MB) stay in the cache and reuse one buffer.
@@ -28,40 +34,86 @@ def full_precision(score: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class ItemScorer(nn.Module):
-    r"""Scores items by the dot product of a hidden state with the item's vector.
+    r"""Scores items by the dot product or the cosine of a hidden state and the item's vector.
 
-    .. math:: s(h, i) = h \cdot e_i
+    .. math:: s(h, i) = (h \cdot e_i + b_i) / \tau \quad \text{or} \quad
+       s(h, i) = (\cos(h, e_i) + b_i) / \tau
+
+    A model hands its states to ``query`` before anybody else sees them. From there on a score is
+    a plain dot product, whatever the settings: ``query(states) @ matrix.T``.
 
     Args:
         n_items: size V of the catalogue.
         dim: D.
         std: standard deviation of the normal initialisation.
+        similarity: "dot" or "cosine".
+        bias: each item has a bias, 0 at the start.
+        temperature: tau, positive; a cosine wants about 0.05 to 0.2.
     """
 
-    def __init__(self, n_items: int, dim: int, std: float = 0.02) -> None:
+    def __init__(
+        self,
+        n_items: int,
+        dim: int,
+        std: float = 0.02,
+        similarity: Similarity = "dot",
+        bias: bool = False,
+        temperature: float = 1.0,
+    ) -> None:
         super().__init__()
+        if similarity not in ("dot", "cosine"):
+            raise ValueError(f"scorer.similarity must be dot or cosine, got {similarity!r}")
+        if not 0 < temperature < math.inf:
+            raise ValueError(f"scorer.temperature must be positive, got {temperature}")
+        self.similarity: Similarity = similarity
+        self.temperature = temperature
         self.weight = nn.Parameter(torch.empty(n_items, dim))
+        self.bias = nn.Parameter(torch.zeros(n_items, 1)) if bias else None
         nn.init.normal_(self.weight, std=std)
-
-    @property
-    def matrix(self) -> Tensor:
-        """The item vectors, (V, D): item i is row i - 1."""
-        return self.weight
 
     @property
     def n_items(self) -> int:
         return len(self.weight)
 
+    @property
+    def matrix(self) -> Tensor:
+        """The item side of every score, (V, D): item i is row i - 1. With a bias D + 1 wide."""
+        return self._item_side(self.weight, self.bias)
+
+    def embed(self, items: Tensor) -> Tensor:
+        """The rows of the table for items 1..V as they are, for a model's input, (..., D)."""
+        return _look_up(items, self.weight)
+
     def vectors(self, items: Tensor) -> Tensor:
-        """The vectors of items 1..V, (..., D)."""
-        # A dense gradient is a fresh (V, D) tensor at every look-up. Where there is a tensor to
-        # add to, as the trainer keeps one, a sparse gradient goes right into it.
-        return F.embedding(items - 1, self.weight, sparse=self.weight.grad is not None)
+        """The rows of ``matrix`` for items 1..V, (..., D)."""
+        bias = None if self.bias is None else _look_up(items, self.bias)
+        return self._item_side(_look_up(items, self.weight), bias)
+
+    @full_precision
+    def query(self, states: Tensor) -> Tensor:
+        """The query side of every score: what a model's states (..., D) become."""
+        if self.similarity == "cosine":
+            states = F.normalize(states, dim=-1)
+        if self.bias is None:
+            return states
+        return torch.cat([states, states.new_ones(*states.shape[:-1], 1)], -1)
+
+    def _item_side(self, vectors: Tensor, bias: Tensor | None) -> Tensor:
+        if self.similarity == "cosine":
+            vectors = F.normalize(vectors, dim=-1)
+        if bias is not None:
+            vectors = torch.cat([vectors, bias], -1)
+        return vectors if self.temperature == 1 else vectors / self.temperature
 
     @full_precision
     def target(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Scores of one item per query, (N,)."""
         return (hidden * self.vectors(target)).sum(-1)
+
+    @full_precision
+    def every(self, hidden: Tensor) -> Tensor:
+        """Scores of the whole catalogue, (N, V): for few queries only."""
+        return hidden @ self.matrix.T
 
     @full_precision
     def forward(self, hidden: Tensor, items: Tensor, row: Tensor | None = None) -> Tensor:
@@ -76,13 +128,29 @@ class ItemScorer(nn.Module):
             return hidden @ self.vectors(items[0]).T
         if row is None:
             return torch.einsum("nd,nkd->nk", hidden, self.vectors(items))
+        # Only rows that are read: a part of the queries may ask for few of them.
+        first, n_rows = int(row[0]), int(row[-1] - row[0]) + 1
+        items, row = items[first : first + n_rows], row - first
         # Queries of one row stand side by side: one matrix product per row, in one batched call.
-        n_rows = len(items)
         sizes = torch.bincount(row, minlength=n_rows)
         column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
         grid = hidden.new_zeros(n_rows, int(sizes.max()), hidden.shape[1])
         grid = grid.index_put((row, column), hidden)
         return torch.bmm(grid, self.vectors(items).mT)[row, column]
+
+
+def score_candidates(queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Tensor:
+    """Scores of N queries against their K candidates, all at once, (N, K)."""
+    if negatives.exhaustive:
+        return scorer.every(queries.hidden)
+    scores: Tensor = scorer(queries.hidden, negatives.items, negatives.row)
+    return scores
+
+
+def _look_up(items: Tensor, table: Tensor) -> Tensor:
+    # A dense gradient is a fresh (V, D) tensor at every look-up. Where there is a tensor to
+    # add to, as the trainer keeps one, a sparse gradient goes right into it.
+    return F.embedding(items - 1, table, sparse=table.grad is not None)
 
 
 class FixedScorer(ItemScorer):
@@ -94,6 +162,7 @@ class FixedScorer(ItemScorer):
 
     def __init__(self, matrix: Tensor) -> None:
         nn.Module.__init__(self)  # past ItemScorer, which would draw vectors
+        self.similarity, self.temperature, self.bias = "dot", 1.0, None
         self.register_buffer("weight", matrix)
 
 
@@ -128,14 +197,17 @@ class Scratch:
 
 def exponentials(
     hidden: Tensor, matrix: Tensor, ruled_out: tuple[Tensor, Tensor] | Tensor, scratch: Scratch
-) -> Tensor:
-    """exp(hidden . item), each row up to a positive factor, (n, V filled up to 64s with zeros).
+) -> tuple[Tensor, Tensor]:
+    """exp(hidden . item - top), and each row's top: the highest score that is not ruled out.
 
     Args:
         hidden: (n, D), already scaled by whatever sharpens the distribution.
         matrix: item vectors, (V, D).
         ruled_out: (row, column) pairs, or a mask (n, V), of weight 0.
-        scratch: holds the result.
+        scratch: holds the first result.
+
+    Returns:
+        (n, V filled up to 64s with zeros), and (n,); the top is -inf where all is ruled out.
     """
     n, width = len(hidden), len(matrix)
     filled = -(-width // _BLOCK) * _BLOCK
@@ -145,13 +217,13 @@ def exponentials(
     torch.mm(hidden, matrix.T, out=scores)
     # Before the highest score is sought: one that is ruled out must not push the others down.
     scores[ruled_out] = -torch.inf
-    top = scores.amax(1, keepdim=True)
-    scores -= top.masked_fill_(top == -torch.inf, 0)
+    top = scores.amax(1)
+    scores -= top.masked_fill(top == -torch.inf, 0)[:, None]
     # Denormal results make exp ten times slower, and a weight of e^-80 is never drawn.
     scores.clamp_(min=_LOWEST_EXPONENT)
     scores.exp_()
     scores[ruled_out] = 0
-    return weight
+    return weight, top
 
 
 def draw_rows(weight: Tensor, k: int, generator: torch.Generator | None) -> Tensor:

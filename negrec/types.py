@@ -62,6 +62,10 @@ class DatasetInfo:
         max_length: the longest history that a model sees, in items.
         counts: training interactions of each item before any truncation, (V,), int64.
         attributes: attribute ids of each item (V rows), where the data set has them.
+        target_counts: how often each item is a target of the training windows, (V,), int64.
+        token_base: the training tokens are numbered 0..n_tokens - 1, and token ``position`` of a
+            user's history is number ``token_base[user] + position``, (n_users,), int64.
+        n_tokens: tokens of the training windows, each counted once.
     """
 
     n_users: int
@@ -69,6 +73,9 @@ class DatasetInfo:
     max_length: int
     counts: Tensor
     attributes: Jagged | None = None
+    target_counts: Tensor | None = None
+    token_base: Tensor | None = None
+    n_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -202,6 +209,20 @@ class Queries:
     def detach(self) -> Queries:
         return replace(self, hidden=self.hidden.detach())
 
+    def select(self, index: Tensor | slice) -> Queries:
+        """Some of the queries, in the given order, which must leave sequences ascending."""
+        chosen = Queries(
+            self.hidden[index],
+            self.target[index],
+            self.user[index],
+            self.position[index],
+            self.sequence[index],
+            self.batch,
+        )
+        # The sets of excluded items belong to the batch and are built once.
+        chosen.__dict__["excluded"] = self.excluded.select(index)
+        return chosen
+
     @cached_property
     def excluded(self) -> Exclusion:
         return Exclusion(self.target, self.sequence, self.batch)
@@ -224,6 +245,12 @@ class Exclusion:
     def __init__(self, target: Tensor, sequence: Tensor, batch: Batch) -> None:
         self._target, self._sequence, self._batch = target, sequence, batch
         self._built: dict[Exclude, tuple[Tensor, int]] = {}
+
+    def select(self, index: Tensor | slice) -> Exclusion:
+        """The same for some of the queries; what is built for one is built for both."""
+        chosen = Exclusion(self._target[index], self._sequence[index], self._batch)
+        chosen._built = self._built
+        return chosen
 
     def contains(self, items: Tensor, index: Tensor, exclude: Exclude) -> Tensor:
         """Whether each item is excluded for the query beside it.
@@ -272,8 +299,8 @@ class Exclusion:
     def _build(self, exclude: Exclude) -> tuple[Tensor, int]:
         batch = self._batch
         if exclude == "window":
-            items = torch.cat([batch.items, self._target])
-            sequence = torch.cat([batch.sequence, self._sequence])
+            items = torch.cat([batch.items, batch.target])
+            sequence = torch.cat([batch.sequence, batch.sequence[batch.query]])
         else:
             if batch.seen is None:
                 raise ValueError("exclude=history needs batches that carry the users' items (seen)")
@@ -283,6 +310,9 @@ class Exclusion:
         return keys, stride
 
 
+Policy = Exclude | tuple[tuple[Exclude, int], ...]
+
+
 @dataclass(frozen=True)
 class Negatives:
     """What a sampler answers queries with.
@@ -290,13 +320,17 @@ class Negatives:
     Attributes:
         items: candidate ids, (R, K). R = 1: one draw for all queries; R = B: one per sequence
             (``row = queries.sequence``); R = N: one per query.
-        row: which row each query reads, (N,); None when R is 1 or N.
+        row: which row each query reads, ascending, (N,); None when R is 1 or N.
         log_q: log of the density that each candidate was drawn from, (R, K); None where there is
             none.
         target_log_q: log of the proposal density of each target, (N,).
         label: 1 where a candidate counts as a positive (false-negative reversal), (N, K).
-        exclude: the policy for accidental hits, applied by ``valid``.
-        exhaustive: the candidates are the whole catalogue.
+        mined: candidates taken for false negatives, (N, K) bool; None where nothing is mined.
+        exclude: the policy for accidental hits, applied by ``valid``: one for all columns, or
+            (policy, number of columns) from left to right.
+        present: False in slots without a candidate, (R, K) bool: a queue that is not yet full, a
+            pool with too few valid items. None: every slot has one.
+        exhaustive: the candidates are the whole catalogue, 1..V in one row.
     """
 
     items: Tensor
@@ -304,33 +338,82 @@ class Negatives:
     log_q: Tensor | None = None
     target_log_q: Tensor | None = None
     label: Tensor | None = None
-    exclude: Exclude = "target"
+    mined: Tensor | None = None
+    exclude: Policy = "target"
+    present: Tensor | None = None
     exhaustive: bool = False
 
     def __post_init__(self) -> None:
         assert self.items.ndim == 2, self.items.shape
 
-    def of(self, index: Tensor | None = None) -> Tensor:
-        """The candidates of the queries, (N, K) or (1, K) when all share one draw."""
-        if self.row is not None:
-            return self.items[self.row if index is None else self.row[index]]
-        if index is None or len(self.items) == 1:
-            return self.items
-        return self.items[index]
+    @property
+    def k(self) -> int:
+        """K, columns."""
+        return self.items.shape[1]
 
-    def valid(self, queries: Queries, index: Tensor | None = None) -> Tensor:
+    @property
+    def policies(self) -> tuple[tuple[Exclude, int], ...]:
+        """Which policy holds for how many columns, from left to right."""
+        return self.exclude if isinstance(self.exclude, tuple) else ((self.exclude, self.k),)
+
+    def select(self, index: Tensor | slice) -> Negatives:
+        """The negatives of ``queries.select(index)``."""
+
+        def of_queries(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x[index]
+
+        own = self.row is None and len(self.items) > 1
+
+        def of_rows(x: Tensor | None) -> Tensor | None:
+            return x[index] if own and x is not None else x
+
+        return replace(
+            self,
+            items=self.items[index] if own else self.items,
+            row=of_queries(self.row),
+            log_q=of_rows(self.log_q),
+            target_log_q=of_queries(self.target_log_q),
+            label=of_queries(self.label),
+            mined=of_queries(self.mined),
+            present=of_rows(self.present),
+        )
+
+    def of(self, rows: Tensor | None = None) -> Tensor:
+        """What is kept by rows (R, K), by query: (N, K), or (1, K) when all share one draw.
+
+        Args:
+            rows: ``log_q`` or another tensor (R, K); ``items`` by default.
+        """
+        rows = self.items if rows is None else rows
+        return rows if self.row is None else rows[self.row]
+
+    def valid(self, queries: Queries) -> Tensor:
         """Which candidates stand as negatives (or relabelled positives) of a query, (N, K) bool.
 
         The one place where accidental hits are ruled out.
 
         Args:
             queries: the queries the candidates were drawn for.
-            index: only these queries, (n,); all by default.
         """
-        if index is None:
-            index = torch.arange(len(queries.target), device=self.items.device)
-        items = self.of(index).expand(len(index), -1)
-        return ~queries.excluded.contains(items, index[:, None], self.exclude)
+        n, device = len(queries.target), self.items.device
+        policies = self.policies
+        valid = torch.ones(n, self.k, dtype=torch.bool, device=device)
+        if self.present is not None:
+            valid &= self.of(self.present)
+        if self.exhaustive:  # few pairs are ruled out of many candidates
+            for policy, _ in policies:
+                query, item = queries.excluded.pairs(policy)
+                valid[query, item - 1] = False
+            return valid
+        index = torch.arange(n, device=device)[:, None]
+        start = 0
+        for policy, width in policies:
+            columns = slice(start, start + width)
+            if policy != "none":
+                items = self.of(self.items[:, columns]).expand(n, -1)
+                valid[:, columns] &= ~queries.excluded.contains(items, index, policy)
+            start += width
+        return valid
 
 
 @dataclass(frozen=True)
@@ -357,6 +440,25 @@ class Scores:
 
     def detach(self) -> Scores:
         return replace(self, positive=self.positive.detach(), negative=self.negative.detach())
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a loss says of queries and their negatives.
+
+    Attributes:
+        loss: of each query, 0 where it was skipped, (N,).
+        judged: False where a query was skipped, since none of its candidates was valid, (N,) bool.
+        scores: what was read, where it was held at once.
+    """
+
+    loss: Tensor
+    judged: Tensor
+    scores: Scores | None = None
+
+    def mean(self) -> Tensor:
+        """The mean over the queries that were judged, 0 where none was; a scalar."""
+        return self.loss.sum() / self.judged.sum().clamp(min=1)
 
 
 Timer = Callable[[str], AbstractContextManager[object]]
@@ -387,20 +489,31 @@ class Step:
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a step left behind, detached: the loss (N,) of each query and what it was made of."""
+    """What a step left behind, detached: the loss (N,) of each query and what it was made of.
+
+    Scores are None where they were too many to be held. The epoch counts from 0.
+    """
 
     queries: Queries
     negatives: Negatives
     scores: Scores | None
     loss: Tensor
+    epoch: int = 0
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """An objective's answer to a batch: a scalar loss with gradient, and its feedback."""
+    """An objective's answer to a batch.
+
+    Attributes:
+        loss: a scalar with gradient.
+        feedback: what ``observe`` may learn from.
+        skipped: how many queries had no valid candidate, a scalar.
+    """
 
     loss: Tensor
     feedback: Feedback | None = None
+    skipped: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,8 @@ def test_exponentials_are_softmax_up_to_a_row_factor():
     matrix = toy.scorer(100).matrix.detach()
     out = torch.zeros(7, 100, dtype=torch.bool)
     out[torch.arange(7), (hidden @ matrix.T).argmax(1)] = True  # the leaders are ruled out
-    weight = exponentials(hidden, matrix, out.nonzero(as_tuple=True), Scratch())
-    assert torch.equal(weight, exponentials(hidden, matrix, out, Scratch()))
+    weight, top = exponentials(hidden, matrix, out.nonzero(as_tuple=True), Scratch())
+    assert torch.equal(weight, exponentials(hidden, matrix, out, Scratch())[0])
     assert weight.shape == (7, 128)
     assert weight[:, 100:].eq(0).all()
     probability = weight / weight.sum(1, keepdim=True)
@@ -58,7 +58,7 @@ def test_draw_rows_follows_the_weights():
 
 def test_a_row_without_weight_gives_no_column():
     out = torch.tensor([[True, True], [False, True]])
-    weight = exponentials(torch.ones(2, 4), torch.ones(2, 4), out, Scratch())
+    weight, _ = exponentials(torch.ones(2, 4), torch.ones(2, 4), out, Scratch())
     drawn = draw_rows(weight, 3, torch.Generator().manual_seed(0))
     assert drawn.tolist() == [[-1, -1, -1], [0, 0, 0]]
 

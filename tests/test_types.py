@@ -74,8 +74,8 @@ def test_candidates_of_a_row_or_of_all():
     items = torch.tensor([[1, 2], [3, 4]])
     per_sequence = Negatives(items, row=torch.tensor([0, 1, 1]))
     assert per_sequence.of().tolist() == [[1, 2], [3, 4], [3, 4]]
-    assert per_sequence.of(torch.tensor([2])).tolist() == [[3, 4]]
-    assert Negatives(items[:1]).of(torch.tensor([0, 1])).tolist() == [[1, 2]]
+    assert per_sequence.select(torch.tensor([2])).of().tolist() == [[3, 4]]
+    assert Negatives(items[:1]).select(torch.tensor([0, 1])).of().tolist() == [[1, 2]]
 
 
 def test_jagged_rows_of_every_length():

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from negrec import seeding
 from negrec.data.targets import Targets
 from negrec.errors import InputError
-from negrec.types import Jagged
+from negrec.types import DatasetInfo, Jagged, slices
 
 Window = Literal["last", "all"]
 
@@ -62,6 +64,25 @@ class Sequences:
 
     def __len__(self) -> int:
         return len(self.user)
+
+    def facts(self, info: DatasetInfo) -> DatasetInfo:
+        """What the windows add to the facts of the training split."""
+        n_users = len(self.train)
+        # The windows of a user lie side by side: one stretch of the history.
+        position = self.position
+        first = torch.full((n_users,), len(self.train.values))
+        first = first.scatter_reduce(0, self.user, position, "amin")
+        stop = torch.zeros(n_users, dtype=torch.int64)
+        stop = stop.scatter_reduce(0, self.user, position + self.end - self.start, "amax")
+        tokens = (stop - first).clamp(min=0)
+        windows = slices(self.train.values, self.start, self.end)
+        _, _, target = self.targets(windows, seeding.generator(0, "target counts"))
+        return replace(
+            info,
+            target_counts=torch.bincount(target - 1, minlength=info.n_items),
+            token_base=tokens.cumsum(0) - tokens - first,
+            n_tokens=int(tokens.sum()),
+        )
 
     @property
     def position(self) -> Tensor:

@@ -8,21 +8,29 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from negrec.scoring import ItemScorer, chunks
-from negrec.types import Negatives, Queries, Scores
+from negrec.scoring import ItemScorer, chunks, score_candidates
+from negrec.types import Judgement, Negatives, Queries, Scores
 
 # Scores beyond this many are computed in chunks of queries and again in the backward pass.
 _AT_ONCE = 1 << 22
 
 
 class Loss(nn.Module, ABC):
-    """Judges queries against negatives: one number per query."""
+    """Judges queries against negatives: one number per query.
+
+    Attributes:
+        reads_labels: candidates labelled 1 count as positives.
+        needs_density: what a sampler draws from must have a density.
+        needs_exhaustive: the candidates must be the whole catalogue.
+    """
+
+    reads_labels: bool = False
+    needs_density: bool = False
+    needs_exhaustive: bool = False
 
     @abstractmethod
-    def forward(
-        self, queries: Queries, negatives: Negatives, scorer: ItemScorer
-    ) -> tuple[Tensor, Scores | None]:
-        """The loss of each query, (N,), and the scores it read, where they were held at once."""
+    def forward(self, queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Judgement:
+        """Judges N queries; those without a valid candidate are skipped."""
 
 
 class ScoreLoss(Loss):
@@ -34,50 +42,38 @@ class ScoreLoss(Loss):
 
     @abstractmethod
     def per_query(self, scores: Scores) -> Tensor:
-        """The loss of each query, (N,)."""
+        """The loss of each query, (N,); finite where no candidate is valid."""
 
-    def forward(
-        self, queries: Queries, negatives: Negatives, scorer: ItemScorer
-    ) -> tuple[Tensor, Scores | None]:
-        n, k = len(queries.target), negatives.items.shape[1]
+    def forward(self, queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Judgement:
+        n, k = len(queries.target), negatives.k
         if n * k <= _AT_ONCE:
-            scores = self._scores(queries, negatives, scorer, None)
-            return self.per_query(scores), scores.detach()
-        losses = [
+            scores = score(queries, negatives, scorer)
+            judged = scores.valid.any(1)
+            loss = torch.where(judged, self.per_query(scores), 0)
+            return Judgement(loss, judged, scores.detach())
+        parts = [
             checkpoint(self._chunk, queries, negatives, scorer, part, use_reentrant=False)
             for part in chunks(n, max(1, _AT_ONCE // k))
         ]
-        return torch.cat(losses), None
+        return Judgement(torch.cat([loss for loss, _ in parts]), torch.cat([j for _, j in parts]))
 
     def _chunk(
         self, queries: Queries, negatives: Negatives, scorer: ItemScorer, part: slice
-    ) -> Tensor:
-        index = torch.arange(part.start, part.stop, device=queries.target.device)
-        return self.per_query(self._scores(queries, negatives, scorer, index))
+    ) -> tuple[Tensor, Tensor]:
+        scores = score(queries.select(part), negatives.select(part), scorer)
+        judged = scores.valid.any(1)
+        return torch.where(judged, self.per_query(scores), 0), judged
 
-    def _scores(
-        self, queries: Queries, negatives: Negatives, scorer: ItemScorer, index: Tensor | None
-    ) -> Scores:
-        hidden, target, row = queries.hidden, queries.target, negatives.row
-        target_log_q = negatives.target_log_q
-        items, label, log_q = negatives.items, negatives.label, negatives.log_q
-        if index is not None:
-            hidden, target = hidden[index], target[index]
-            label = None if label is None else label[index]
-            target_log_q = None if target_log_q is None else target_log_q[index]
-            if row is not None:
-                row = row[index]
-            elif len(items) > 1:
-                items = items[index]
-                log_q = None if log_q is None else log_q[index]
-        if log_q is not None and row is not None:
-            log_q = log_q[row]
-        return Scores(
-            positive=scorer.target(hidden, target),
-            negative=scorer(hidden, items, row),
-            valid=negatives.valid(queries, index),
-            n_items=scorer.n_items,
-            log_q=log_q,
-            target_log_q=target_log_q,
-            label=label,
-        )
+
+def score(queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Scores:
+    """Scores N queries against their targets and their K candidates, all at once."""
+    hidden, log_q = queries.hidden, negatives.log_q
+    return Scores(
+        positive=scorer.target(hidden, queries.target),
+        negative=score_candidates(queries, negatives, scorer),
+        valid=negatives.valid(queries),
+        n_items=scorer.n_items,
+        log_q=None if log_q is None else negatives.of(log_q),
+        target_log_q=negatives.target_log_q,
+        label=negatives.label,
+    )

@@ -1,5 +1,6 @@
 """Binary cross-entropy."""
 
+import math
 from typing import Literal
 
 from torch import Tensor
@@ -18,23 +19,44 @@ class BCE(ScoreLoss):
     equation 6; the mean over the 1 + K terms is gSASRec's, arXiv:2308.07192). With
     ``negatives="mean"`` the positive and the mean of the negatives weigh one half each, as in
     Apple's code (arXiv:2410.17276); for K = 1 the two are the same. A candidate labelled 1
-    counts as a positive: its term is -log sigma(s). No valid negative leaves the positive alone.
+    counts as a positive: its term is -log sigma(s).
+
+    With ``log_q="standard"`` every s is replaced by s - log(K q), K being the number of draws:
+    noise-contrastive estimation (Gutmann & Hyvarinen, 2010; Mnih & Teh, 2012, arXiv:1206.6426),
+    whose scores approach log P(i) where those of plain BCE approach log P(i) / (K q(i)).
 
     Args:
         negatives: "sum" or "mean".
+        log_q: "none", or "standard" for noise-contrastive estimation.
     """
 
-    def __init__(self, negatives: Literal["sum", "mean"] = "sum") -> None:
+    reads_labels = True
+
+    def __init__(
+        self,
+        negatives: Literal["sum", "mean"] = "sum",
+        log_q: Literal["none", "standard"] = "none",
+    ) -> None:
         super().__init__()
         if negatives not in ("sum", "mean"):
             raise ValueError(f"negatives must be sum or mean, got {negatives!r}")
+        if log_q not in ("none", "standard"):
+            raise ValueError(f"log_q must be none or standard, got {log_q!r}")
         self.negatives = negatives
+        self.log_q = log_q
+        self.needs_density = log_q != "none"
 
     def per_query(self, scores: Scores) -> Tensor:
-        positive = F.softplus(-scores.positive)
-        term = F.softplus(scores.negative)
+        above, below = scores.positive, scores.negative
+        if self.log_q == "standard":
+            assert scores.log_q is not None
+            assert scores.target_log_q is not None
+            draws = math.log(below.shape[1])
+            above, below = above - scores.target_log_q - draws, below - scores.log_q - draws
+        positive = F.softplus(-above)
+        term = F.softplus(below)
         if scores.label is not None:
-            term = term - scores.label * scores.negative  # softplus(-s) = softplus(s) - s
+            term = term - scores.label * below  # softplus(-s) = softplus(s) - s
         negative = term.masked_fill(~scores.valid, 0).sum(1)
         k = scores.valid.sum(1)
         if self.negatives == "sum":

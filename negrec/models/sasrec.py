@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -46,6 +47,7 @@ class SASRec(SequenceModel):
         tied: the input embeddings are the scorer's item vectors; False gives the input a table
             of its own (as gSASRec's code does).
         init_std: standard deviation of the normal initialisation of every matrix.
+        scorer: makes the scorer from V, D and ``init_std``.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class SASRec(SequenceModel):
         feed_forward: int | None = None,
         tied: bool = True,
         init_std: float = 0.02,
+        scorer: Callable[..., ItemScorer] = ItemScorer,
     ) -> None:
         super().__init__()
         if layout not in _BLOCKS:
@@ -68,7 +71,7 @@ class SASRec(SequenceModel):
                 raise ValueError(f"{name} must be at least 1, got {value}")
         block = _BLOCKS[layout]
         width = dim * (feed_forward or block.feed_forward)
-        self.scorer = ItemScorer(info.n_items, dim, init_std)
+        self.scorer = scorer(info.n_items, dim, init_std)
         self.input = None if tied else ItemScorer(info.n_items, dim, init_std)
         self.positions = nn.Embedding(info.max_length, dim)
         self.blocks = nn.ModuleList(block(dim, heads, width, dropout) for _ in range(blocks))
@@ -82,14 +85,14 @@ class SASRec(SequenceModel):
                 nn.init.zeros_(module.bias)
 
     def forward(self, batch: Batch) -> Queries:
-        return Queries.of(batch, self.states(batch))
+        return Queries.of(batch, self.scorer.query(self.states(batch)))
 
     def represent(self, batch: Batch) -> Tensor:
-        return self.states(batch)[batch.last]
+        return self.scorer.query(self.states(batch)[batch.last])
 
     def states(self, batch: Batch) -> Tensor:
         """The hidden state after every token, (T, D)."""
-        embedded = (self.input or self.scorer).vectors(batch.items)
+        embedded = (self.input or self.scorer).embed(batch.items)
         x = self.dropout(self.first(embedded + self.positions(batch.from_end)))
         for block in self.blocks:
             x = block(x, batch.rows)

@@ -1,5 +1,7 @@
 """Ranking the target above sampled negatives."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
 
 import torch
@@ -9,17 +11,23 @@ from negrec.losses.base import Loss
 from negrec.models.base import SequenceModel
 from negrec.objectives.base import Objective
 from negrec.samplers.base import Sampler
-from negrec.types import Batch, DatasetInfo, Feedback, Outcome, Step
+from negrec.types import Batch, DatasetInfo, Feedback, Judgement, Outcome, Queries, Step
 
 
 class Ranking(Objective):
     """The mean over a batch's queries of a loss on the target and the sampler's negatives.
+
+    Queries whose candidates are all ruled out teach nothing: they are left out and counted.
 
     Args:
         info: facts of the training split.
         sequences: the training windows.
         sampler: makes the sampler.
         loss: judges.
+        false_negatives: wraps the sampler into one that looks for false negatives.
+
+    Raises:
+        ValueError: the loss cannot work with what the sampler draws.
     """
 
     def __init__(
@@ -28,17 +36,50 @@ class Ranking(Objective):
         sequences: Sequences,
         sampler: Callable[[DatasetInfo], Sampler],
         loss: Loss,
+        false_negatives: Callable[[DatasetInfo, Sampler], Sampler] | None = None,
     ) -> None:
         super().__init__(info, sequences)
         self.sampler = sampler(info)
+        if false_negatives is not None:
+            self.sampler = false_negatives(info, self.sampler)
         self.loss = loss
+        refuse(self.sampler, loss)
 
     def forward(self, model: SequenceModel, batch: Batch, step: Step) -> Outcome:
+        outcome, _, _ = self.rank(model, batch, step)
+        return outcome
+
+    def rank(
+        self, model: SequenceModel, batch: Batch, step: Step
+    ) -> tuple[Outcome, Queries, Judgement]:
+        """The outcome, and what it was made of with its gradient."""
         queries = model(batch)
         with torch.no_grad(), step.timer("sampler"):
             negatives = self.sampler.sample(queries.detach(), model.scorer, step)
-        loss, scores = self.loss(queries, negatives, model.scorer)
-        return Outcome(loss.mean(), Feedback(queries.detach(), negatives, scores, loss.detach()))
+        judgement = self.loss(queries, negatives, model.scorer)
+        feedback = Feedback(
+            queries.detach(), negatives, judgement.scores, judgement.loss.detach(), step.epoch
+        )
+        skipped = (~judgement.judged).sum()
+        return Outcome(judgement.mean(), feedback, skipped), queries, judgement
 
     def observe(self, model: SequenceModel, feedback: Feedback) -> None:
         self.sampler.observe(feedback)
+
+
+def refuse(sampler: Sampler, loss: Loss) -> None:
+    """Refuses a loss that cannot honour what the sampler draws, or lacks what it needs.
+
+    Raises:
+        ValueError: naming both parts and the reason.
+    """
+    if loss.needs_exhaustive and not sampler.exhaustive:
+        reason = "it reads the whole catalogue and this draws from it: use sampler=full"
+    elif loss.needs_density and not sampler.has_density:
+        reason = "log-Q needs the density that negatives are drawn from, and there is none"
+    elif sampler.labels and not loss.reads_labels:
+        reason = "candidates are relabelled as positives, and the loss cannot honour labels"
+    else:
+        return
+    pair = f"loss {type(loss).__name__} does not go with sampler {sampler.name}"
+    raise ValueError(f"{pair}: {reason}")

@@ -24,7 +24,16 @@ class Sampler(nn.Module, ABC):
         exclude: which accidental hits are ruled out: nothing ("none"), the query's own target
             ("target"), the items of its sequence in the batch ("window"), all training items of
             its user ("history").
+
+    Attributes:
+        labels: some candidates may be relabelled as positives.
+        exhaustive: the candidates are the whole catalogue.
+        k: candidates of each query; None where it depends on the batch.
     """
+
+    labels: bool = False
+    exhaustive: bool = False
+    k: int | None = None
 
     def __init__(self, info: DatasetInfo, exclude: Exclude = "target") -> None:
         super().__init__()
@@ -35,9 +44,19 @@ class Sampler(nn.Module, ABC):
         self.exclude: Exclude = exclude
         self.n_items = info.n_items
 
+    @property
+    def name(self) -> str:
+        """What it is called in errors; a wrapper names what it wraps."""
+        return type(self).__name__
+
+    @property
+    def has_density(self) -> bool:
+        """Whether ``log_prob`` gives one."""
+        return self.log_prob(torch.ones(1, dtype=torch.int64)) is not None
+
     @abstractmethod
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
-        """Draws candidates; called without gradient.
+        """Draws candidates; called without gradient, changes no state (``observe`` does).
 
         Args:
             queries: N of them, detached.
@@ -48,6 +67,13 @@ class Sampler(nn.Module, ABC):
     def log_prob(self, items: Tensor) -> Tensor | None:
         """Log density of the proposal at items (...,); None where there is no density."""
         return None
+
+    def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor | None:
+        """Log density that items (N, K), or (1, K), are drawn from for each query.
+
+        Where a draw avoids excluded items it is the renormalised one; (N, K) or broadcastable.
+        """
+        return self.log_prob(items)
 
     def observe(self, feedback: Feedback) -> None:
         """Learns from a finished step; wrappers pass it on."""
@@ -71,6 +97,8 @@ class Proposal(Sampler):
         exclude: see ``Sampler``.
     """
 
+    k: int
+
     def __init__(
         self, info: DatasetInfo, k: int, share: Share = "query", exclude: Exclude = "target"
     ) -> None:
@@ -90,10 +118,14 @@ class Proposal(Sampler):
         items = self.draw(rows, step.generator)
         if self.share == "query":
             items = self._redraw(items, queries, step.generator)
-        log_q = self.log_prob(items)
-        if log_q is not None and self.share == "query":
-            log_q = log_q - self._log_left(queries)[:, None]
+        log_q = self.log_prob_for(items, queries)
         return Negatives(items, row, log_q, self.log_prob(queries.target), exclude=self.exclude)
+
+    def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor | None:
+        log_q = self.log_prob(items)
+        if log_q is None or self.share != "query":
+            return log_q
+        return log_q - self._log_left(queries)[:, None]
 
     def _log_left(self, queries: Queries) -> Tensor:
         """Log mass of the proposal that is not excluded, (N,): what redrawing divides by."""

@@ -49,6 +49,7 @@ class GenNi(Sampler):
         exclude: see ``Sampler``.
     """
 
+    k: int
     alpha: Tensor
     previous_loss: Tensor
 
@@ -145,9 +146,9 @@ class GenNi(Sampler):
             if per_sequence:
                 out = self._left_out(queries.sequence[part], size, generator)
                 out[pairs] = True
-                weight = exponentials(hidden[part], matrix, out, self._scratch)
+                weight, _ = exponentials(hidden[part], matrix, out, self._scratch)
             else:
-                weight = exponentials(hidden[part], matrix, pairs, self._scratch)
+                weight, _ = exponentials(hidden[part], matrix, pairs, self._scratch)
             drawn.append(draw_rows(weight, self.k, generator))
         columns = torch.cat(drawn)
         found = columns + 1 if items is None else items[columns]

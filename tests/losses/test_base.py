@@ -18,11 +18,11 @@ def test_chunks_give_the_same_losses_and_gradients(share, monkeypatch):
     def run():
         scorer = toy.scorer()
         scorer.weight.grad = torch.zeros_like(scorer.weight)
-        loss, scores = BCE()(queries, negatives, scorer)
-        loss.sum().backward()
+        judgement = BCE()(queries, negatives, scorer)
+        judgement.loss.sum().backward()
         gradient = queries.hidden.grad.clone()
         queries.hidden.grad = None
-        return loss.detach(), gradient, scorer.weight.grad, scores
+        return judgement.loss.detach(), gradient, scorer.weight.grad, judgement.scores
 
     whole = run()
     monkeypatch.setattr(base, "_AT_ONCE", 40)

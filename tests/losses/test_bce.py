@@ -1,3 +1,4 @@
+from dataclasses import replace
 from math import exp, log
 
 import pytest
@@ -53,3 +54,19 @@ def test_a_labelled_candidate_is_a_positive():
 def test_unknown_weighting_is_refused():
     with pytest.raises(ValueError, match="negatives must be sum or mean, got 'max'"):
         BCE("max")
+
+
+def test_hand_computed_noise_contrastive():
+    # s - log(K q) with K = 2 draws: 1 - log(2 * 0.5) = 1; 2 - log(0.4); -0.5 - log(0.2).
+    made = replace(
+        scores(),
+        log_q=torch.tensor([[0.2, 0.1]]).log(),
+        target_log_q=torch.tensor([0.5]).log(),
+    )
+    expected = (softplus(-1) + softplus(2 - log(0.4)) + softplus(-0.5 - log(0.2))) / 3
+    assert BCE(log_q="standard").per_query(made).item() == pytest.approx(expected)
+
+
+def test_unknown_correction_is_refused():
+    with pytest.raises(ValueError, match="log_q must be none or standard, got 'refined'"):
+        BCE(log_q="refined")

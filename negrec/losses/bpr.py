@@ -1,0 +1,23 @@
+"""Bayesian personalised ranking."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from negrec.losses.base import ScoreLoss
+from negrec.types import Scores
+
+
+class BPR(ScoreLoss):
+    r"""Asks the target to score above each negative.
+
+    .. math:: L = -\frac{1}{K} \sum_j \log \sigma(s^+ - s^-_j)
+
+    with the mean over the K valid negatives of the query (Rendle et al., 2009, arXiv:1205.2618,
+    section 4.1, without its regularisation: that is the optimiser's weight decay). No valid
+    negative gives 0.
+    """
+
+    def per_query(self, scores: Scores) -> Tensor:
+        term = F.softplus(scores.negative - scores.positive[:, None])
+        k = scores.valid.sum(1)
+        return term.masked_fill(~scores.valid, 0).sum(1) / k.clamp(min=1)
