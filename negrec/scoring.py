@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from functools import wraps
 from typing import Literal
@@ -20,6 +21,7 @@ Similarity = Literal["dot", "cosine"]
 _CELLS = 128 * 12_288
 _BLOCK = 64  # columns of a block of the two-level inverse CDF
 _LOWEST_EXPONENT = -80.0
+_SMALLEST_GRID = 4  # queries; rows of up to twice as many share the next larger grid
 
 
 def full_precision(score: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -128,15 +130,52 @@ class ItemScorer(nn.Module):
             return hidden @ self.vectors(items[0]).T
         if row is None:
             return torch.einsum("nd,nkd->nk", hidden, self.vectors(items))
-        # Only rows that are read: a part of the queries may ask for few of them.
-        first, n_rows = int(row[0]), int(row[-1] - row[0]) + 1
-        items, row = items[first : first + n_rows], row - first
-        # Queries of one row stand side by side: one matrix product per row, in one batched call.
-        sizes = torch.bincount(row, minlength=n_rows)
-        column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[row]
-        grid = hidden.new_zeros(n_rows, int(sizes.max()), hidden.shape[1])
-        grid = grid.index_put((row, column), hidden)
-        return torch.bmm(grid, self.vectors(items).mT)[row, column]
+        return self._by_row(hidden, items, row)
+
+    def _by_row(self, hidden: Tensor, items: Tensor, row: Tensor) -> Tensor:
+        """One matrix product for the queries of a row, rows of like size in one batched call."""
+        first = row[0]
+        sizes = torch.bincount(row - first)  # of the rows that are read
+        # Rows by size, and queries by row: all that follows are stretches.
+        order = sizes.argsort(stable=True)
+        sizes, starts = sizes[order], (sizes.cumsum(0) - sizes)[order]
+        local = torch.repeat_interleave(sizes)
+        column = torch.arange(len(row), device=row.device) - (sizes.cumsum(0) - sizes)[local]
+        query = starts[local] + column
+        rows, queries, widths = _grids(sizes)
+        # Looked up once and split: each slice of its own would cost a gradient of full size.
+        vectors = torch.split(self.vectors(items[order + first]), rows)
+        states = torch.split(hidden[query], queries)
+        places, columns = torch.split(local, queries), torch.split(column, queries)
+        scores, start = [], 0
+        for matrix, state, place, at, width in zip(
+            vectors, states, places, columns, widths, strict=True
+        ):
+            grid = hidden.new_zeros(len(matrix), width, hidden.shape[1])
+            grid = grid.index_put((place - start, at), state)
+            scores.append(torch.bmm(grid, matrix.mT)[place - start, at])
+            start += len(matrix)
+        return torch.cat(scores)[query.argsort()]
+
+
+def _grids(sizes: Tensor) -> tuple[list[int], list[int], list[int]]:
+    """Groups rows whose sizes differ by less than a factor of two.
+
+    Args:
+        sizes: queries of each row, ascending, (R,).
+
+    Returns:
+        Of each group: its number of rows, its number of queries, its largest size.
+    """
+    ascending: list[int] = sizes.tolist()
+    groups, start, high = [], 0, _SMALLEST_GRID
+    while start < len(ascending):
+        stop = bisect_right(ascending, high, lo=start)
+        if stop > start:
+            groups.append((stop - start, sum(ascending[start:stop]), ascending[stop - 1]))
+        start, high = stop, 2 * high
+    rows, queries, widths = zip(*groups, strict=True)
+    return list(rows), list(queries), list(widths)
 
 
 def score_candidates(queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Tensor:

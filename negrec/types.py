@@ -265,11 +265,21 @@ class Exclusion:
         own = items == self._target[index]
         if exclude == "target":
             return own
+        return own | self.members(items, self._sequence[index], exclude)
+
+    def members(self, items: Tensor, sequence: Tensor, exclude: Exclude) -> Tensor:
+        """Whether each item is in the set of the sequence beside it, "window" or "history".
+
+        Args:
+            items: (...,) item ids.
+            sequence: (...,) broadcastable to ``items``, or the other way round.
+            exclude: the policy.
+        """
         keys, stride = self._keys(exclude)
-        wanted = self._sequence[index] * stride + items
+        wanted = sequence * stride + items
         # An item beyond the stride is in no set, and its key would be another sequence's.
         at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
-        return own | ((keys[at] == wanted) & (items < stride))
+        return (keys[at] == wanted) & (items < stride)
 
     def pairs(self, exclude: Exclude) -> tuple[Tensor, Tensor]:
         """All excluded (query, item) pairs, each once, two tensors (P,)."""
@@ -405,15 +415,25 @@ class Negatives:
                 query, item = queries.excluded.pairs(policy)
                 valid[query, item - 1] = False
             return valid
-        index = torch.arange(n, device=device)[:, None]
         start = 0
         for policy, width in policies:
-            columns = slice(start, start + width)
             if policy != "none":
-                items = self.of(self.items[:, columns]).expand(n, -1)
-                valid[:, columns] &= ~queries.excluded.contains(items, index, policy)
+                columns = slice(start, start + width)
+                valid[:, columns] &= ~self._hits(queries, self.items[:, columns], policy)
             start += width
         return valid
+
+    def _hits(self, queries: Queries, items: Tensor, policy: Exclude) -> Tensor:
+        """Which of some columns (R, k) a policy excludes, (N, k)."""
+        own = self.of(items) == queries.target[:, None]
+        if policy == "target":
+            return own
+        sequence = queries.sequence
+        if self.row is None and len(items) > 1:
+            return own | queries.excluded.members(items, sequence[:, None], policy)
+        # Sets belong to sequences: a shared candidate is looked up once for each of them.
+        every = torch.arange(queries.batch.n_sequences, device=items.device)[:, None]
+        return own | queries.excluded.members(items, every, policy)[sequence]
 
 
 @dataclass(frozen=True)

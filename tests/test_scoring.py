@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch.nn import functional as F
 
-from negrec.scoring import Scratch, draw_rows, exponentials
+from negrec.scoring import ItemScorer, Scratch, draw_rows, exponentials
 from tests import toy
 
 
@@ -18,6 +19,53 @@ def test_candidates_are_scored_by_dot_products(shape):
         for j, item in enumerate(items[of].tolist()):
             expected = queries.hidden[i] @ scorer.matrix[item - 1]
             assert scores[i, j].item() == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_every_way_to_score_is_a_dot_product_with_the_matrix(similarity, temperature, bias):
+    generator = torch.Generator().manual_seed(0)
+    scorer = ItemScorer(20, 4, 1.0, similarity, bias, temperature)
+    states = torch.randn(6, 4, generator=generator)
+    with torch.no_grad():
+        scorer.weight.copy_(torch.randn(20, 4, generator=generator))
+        if bias:
+            scorer.bias.copy_(torch.randn(20, 1, generator=generator))
+    # The definition, written out.
+    expected = states @ scorer.weight.T
+    if similarity == "cosine":
+        expected = F.cosine_similarity(states[:, None], scorer.weight[None], dim=2)
+    if bias:
+        expected = expected + scorer.bias.T
+    expected = expected / temperature
+    hidden = scorer.query(states)
+    torch.testing.assert_close(hidden @ scorer.matrix.T, expected)
+    torch.testing.assert_close(scorer.every(hidden), expected)
+    items = torch.tensor([[3, 5], [1, 1], [20, 2], [4, 4], [7, 8], [9, 6]])
+    torch.testing.assert_close(scorer(hidden, items), expected.gather(1, items - 1))
+    target = scorer.target(hidden, items[:, 0])
+    torch.testing.assert_close(target, expected.gather(1, items[:, :1] - 1)[:, 0])
+
+
+def test_a_part_of_the_queries_is_scored_like_the_whole():
+    queries = toy.queries(toy.batch([[1, 2, 3, 4], [5, 6], [7, 8, 9]]))
+    scorer, items = toy.scorer(), torch.tensor([[1, 2], [3, 4], [5, 6]])
+    whole = scorer(queries.hidden, items, queries.sequence)
+    part = scorer(queries.hidden[3:], items, queries.sequence[3:])  # without the first sequence
+    torch.testing.assert_close(part, whole[3:])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"similarity": "euclid"}, "scorer.similarity must be dot or cosine, got 'euclid'"),
+        ({"temperature": 0.0}, "scorer.temperature must be positive, got 0.0"),
+    ],
+)
+def test_bad_settings_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        ItemScorer(20, 4, **settings)
 
 
 def test_gradients_of_look_ups_are_those_of_dense_indexing():
@@ -38,6 +86,7 @@ def test_exponentials_are_softmax_up_to_a_row_factor():
     out[torch.arange(7), (hidden @ matrix.T).argmax(1)] = True  # the leaders are ruled out
     weight, top = exponentials(hidden, matrix, out.nonzero(as_tuple=True), Scratch())
     assert torch.equal(weight, exponentials(hidden, matrix, out, Scratch())[0])
+    assert torch.equal(top, (hidden @ matrix.T).masked_fill(out, -torch.inf).amax(1))
     assert weight.shape == (7, 128)
     assert weight[:, 100:].eq(0).all()
     probability = weight / weight.sum(1, keepdim=True)

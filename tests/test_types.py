@@ -78,6 +78,38 @@ def test_candidates_of_a_row_or_of_all():
     assert Negatives(items[:1]).select(torch.tensor([0, 1])).of().tolist() == [[1, 2]]
 
 
+@pytest.mark.parametrize("exclude", ["none", "target", "window", "history"])
+def test_selected_queries_are_judged_like_all(exclude):
+    queries = toy.queries(toy.batch(toy.random_histories(12, 20, 8), max_length=5))
+    n = len(queries.target)
+    generator = torch.Generator().manual_seed(0)
+    index = torch.arange(1, n, 3)
+    for rows, row in ((1, None), (12, queries.sequence), (n, None)):
+        items = torch.randint(1, 21, (rows, 6), generator=generator)
+        present = torch.rand(rows, 6, generator=generator) < 0.8
+        negatives = Negatives(items, row, exclude=exclude, present=present)
+        part = negatives.select(index).valid(queries.select(index))
+        assert torch.equal(part, negatives.valid(queries)[index])
+        assert not part.all()
+
+
+def test_columns_may_have_policies_of_their_own():
+    queries = toy.queries(toy.batch([[1, 2, 3]]))  # targets 2 and 3, window 1, 2, 3
+    items = torch.tensor([[1, 2, 1, 2]])
+    negatives = Negatives(items, exclude=(("target", 2), ("window", 1), ("none", 1)))
+    assert negatives.valid(queries).tolist() == [
+        [True, False, False, True],
+        [True, True, False, True],
+    ]
+
+
+def test_empty_slots_are_never_valid():
+    queries = toy.queries(toy.batch([[1, 2, 3]]))
+    present = torch.tensor([[True, False]])
+    negatives = Negatives(torch.tensor([[7, 8]]), present=present)
+    assert negatives.valid(queries).tolist() == [[True, False], [True, False]]
+
+
 def test_jagged_rows_of_every_length():
     rows = Jagged(torch.tensor([5, 6]), torch.tensor([0, 0, 2, 2]))
     assert rows.lengths.tolist() == [0, 2, 0]

@@ -49,7 +49,8 @@ class Checkpoint:
 
 def save(checkpoint: Checkpoint, path: Path) -> None:
     """Writes a file that is either the old one or the new one, whenever the process dies."""
-    tensors = {name: t.detach().contiguous().cpu() for name, t in checkpoint.tensors.items()}
+    # Cloned: safetensors refuses tensors that share memory, as tied parts do.
+    tensors = {name: t.detach().cpu().clone() for name, t in checkpoint.tensors.items()}
     record = json.dumps(checkpoint.record, sort_keys=True)
     temporary = path.with_suffix(".tmp")
     metadata = {"record": record, "digest": _digest(tensors, record)}

@@ -35,6 +35,24 @@ def test_seen_items_are_distinct_and_ascending():
     assert seen.offsets.tolist() == [0, 8, 9, 9, 11]
 
 
+@pytest.mark.parametrize(
+    ("window", "targets", "numbers"),
+    [
+        # Tokens 4..7 of user 0 come first, then 0..2 of user 3.
+        ("last", [6, 7, 8, 2, 3], {(0, 4): 0, (0, 7): 3, (3, 0): 4, (3, 2): 6}),
+        ("all", [2, 3, 4, 5, 6, 7, 8, 2, 3], {(0, 0): 0, (0, 7): 7, (3, 0): 8, (3, 2): 10}),
+    ],
+)
+def test_facts_of_the_windows(window, targets, numbers):
+    sequences = Sequences(toy.jagged(TRAIN), 3, NextItem(), window)
+    info = sequences.facts(toy.info(9))
+    assert info.target_counts.tolist() == [targets.count(item) for item in range(1, 10)]
+    found = {key: info.token_base[key[0]].item() + key[1] for key in numbers}
+    assert found == numbers
+    assert info.n_tokens == max(numbers.values()) + 1
+    assert toy.info(9).counts.equal(info.counts)
+
+
 def test_nothing_to_learn_from_is_an_error():
     with pytest.raises(InputError, match="no user has the 2 training interactions"):
         Sequences(toy.jagged([[1], [2]]), 3, NextItem())

@@ -1,11 +1,18 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from negrec.losses.bce import BCE
+from negrec.losses.bpr import BPR
+from negrec.losses.sampled_softmax import SampledSoftmax
+from negrec.losses.softmax import Softmax
 from negrec.models.sasrec import SASRec
 from negrec.objectives.ranking import Ranking
 from negrec.samplers.base import Sampler
+from negrec.samplers.full import Full
+from negrec.samplers.uniform import Uniform
 from negrec.types import Negatives, Step
 from tests import toy
 
@@ -45,6 +52,52 @@ def test_the_loss_is_the_mean_over_queries():
     torch.testing.assert_close(outcome.loss, expected.mean() / 2)
     assert outcome.loss.requires_grad
     assert outcome.feedback.loss.shape == (4,)
+
+
+def test_queries_without_a_valid_negative_are_skipped_and_counted():
+    # Item 9 is the target of the second sequence's only query.
+    ranker = model()
+    outcome = objective()(ranker, toy.batch([[1, 2, 3, 4], [5, 9]]), toy.step())
+    alone = objective()(ranker, toy.batch([[1, 2, 3, 4]]), toy.step())
+    assert outcome.skipped.item() == 1
+    torch.testing.assert_close(outcome.loss, alone.loss)
+    assert outcome.feedback.loss[3].item() == 0
+
+
+def test_a_batch_without_any_valid_negative_is_no_nan():
+    ranker = model()
+    outcome = objective()(ranker, toy.batch([[5, 9]]), toy.step())
+    outcome.loss.backward()
+    assert outcome.loss.item() == 0
+    assert outcome.skipped.item() == 1
+    assert ranker.scorer.weight.grad.eq(0).all()
+
+
+class Labelling(Fixed):
+    """May relabel."""
+
+    labels = True
+
+
+@pytest.mark.parametrize(
+    ("sampler", "loss", "reason"),
+    [
+        (Fixed, Softmax(), "loss Softmax .* sampler Fixed: .* use sampler=full"),
+        (Fixed, SampledSoftmax(log_q="standard"), "loss SampledSoftmax .* Fixed: log-Q needs"),
+        (Fixed, BCE(log_q="standard"), "loss BCE .* Fixed: log-Q needs"),
+        (Labelling, BPR(), "loss BPR .* Labelling: .* the loss cannot honour labels"),
+    ],
+)
+def test_pairs_that_do_not_go_together_are_refused(sampler, loss, reason):
+    with pytest.raises(ValueError, match=reason):
+        Ranking(toy.info(), None, sampler, loss)
+
+
+def test_pairs_that_go_together_are_not_refused():
+    for loss in (SampledSoftmax(log_q="refined"), BPR()):
+        Ranking(toy.info(), None, partial(Uniform, k=2), loss)
+    Ranking(toy.info(), None, Full, Softmax())
+    Ranking(toy.info(), None, Labelling, BCE())
 
 
 def test_feedback_is_detached_and_reaches_the_sampler():
