@@ -101,6 +101,8 @@ def has_key(cfg: DictConfig, key: str) -> bool:
     """Whether a dotted key exists, without resolving any value."""
     node: object = OmegaConf.to_container(cfg, resolve=False)
     for part in key.split("."):
+        if node is None:
+            return False  # an option left out, such as sampler/false_negatives=none
         if not isinstance(node, dict):
             return True  # a list or an interpolation: not ours to judge
         if part not in node:
