@@ -28,6 +28,15 @@ VERBS = {
     "train": Verb(
         "negrec.commandline.train:main", "train a recommender, measure it, log it to MLflow"
     ),
+    "check": Verb(
+        "negrec.commandline.check:main", "see whether your own sampler or loss keeps the contracts"
+    ),
+    "bench": Verb(
+        "negrec.commandline.bench:main", "measure what samplers and losses cost on your data"
+    ),
+    "inspect": Verb(
+        "negrec.commandline.inspect:main", "look at what a finished run predicts for one user"
+    ),
     "ui": Verb("negrec.tracking.ui:main", "open MLflow's pages over the runs of this folder"),
     "sync": Verb("negrec.tracking.sync:main", "send what a run kept back while MLflow was away"),
 }
@@ -40,6 +49,7 @@ examples:
   negrec train -m sampler=uniform,genni seed=0,1,2
                                                 six runs, one after the other
   negrec train run=ID                           go on with an interrupted run
+  negrec inspect run=ID user=USER               what it predicts for one of your users
   negrec ui                                     see the runs
 
 negrec VERB --help says more; tab completion: eval "$(negrec train -sc install=bash)"

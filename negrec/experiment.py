@@ -29,9 +29,11 @@ from negrec.data.sequences import Sequences
 from negrec.data.splits.base import Split
 from negrec.errors import InputError
 from negrec.evaluation.evaluator import Evaluation, Evaluator
+from negrec.evaluation.observer import Observer, Scene
 from negrec.models.base import SequenceModel
 from negrec.models.popularity import Popularity
 from negrec.objectives.base import Objective
+from negrec.objectives.ranking import Ranking
 from negrec.reporting.tables import final_table
 from negrec.tracking.base import Tracker
 from negrec.training.checkpoint import Checkpoints
@@ -47,7 +49,10 @@ _NO_PART_OF_THE_RESULT = (
     "dataset.source.",
     "trainer.progress",
     "trainer.checkpoint_minutes",
+    "diagnostics.",
 )
+# Groups that a run is named by, besides its data set and its model.
+_NAMED = ("sampler", "sampler/false_negatives", "loss")
 # Settings that a resumed run may change: its past stays what it was.
 _MAY_CHANGE = ("trainer.max_epochs", "trainer.patience", "trainer.threads", "trainer.device")
 
@@ -90,7 +95,11 @@ class Parts:
 
 
 def run(
-    cfg: DictConfig, folder: Path, overrides: Sequence[str], sweep: str | None = None
+    cfg: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    sweep: str | None = None,
+    choices: Mapping[str, str] | None = None,
 ) -> RunResult:
     """Trains, measures and logs one configuration; goes on where an earlier process stopped.
 
@@ -99,13 +108,14 @@ def run(
         folder: the run's folder; one with a ``run.json`` is resumed.
         overrides: what was typed, kept so that the run can be composed again.
         sweep: name of the sweep that the run belongs to.
+        choices: the option chosen of each group; runs are named by them.
 
     Raises:
         InputError: the configuration or the data cannot be used.
         InterruptedRunError: a signal came; the state is saved.
     """
     with _alone_in(folder):
-        return _run(cfg, folder, overrides, sweep)
+        return _run(cfg, folder, overrides, sweep, choices or {})
 
 
 @contextmanager
@@ -125,13 +135,21 @@ def _alone_in(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str], sweep: str | None) -> RunResult:
-    parts = build(cfg)  # everything is refused or accepted before anything is written
-    record = _record(cfg, parts, folder, overrides, sweep)
+def _run(
+    cfg: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    sweep: str | None,
+    choices: Mapping[str, str],
+) -> RunResult:
+    # Everything is refused or accepted before anything is written.
+    parts = build(cfg)
+    observer = _observer(cfg, parts, folder)
+    record = _record(cfg, parts, folder, overrides, sweep, choices)
     describe(parts)
     log.info("run %s; negrec train run=%s goes on if it is cut off", *[record["run_id"]] * 2)
     tracker: Tracker = instantiate(cfg.tracking)(
-        folder, run_name=f"{_name(cfg, parts)}-s{cfg.seed}-{record['run_id']}"
+        folder, run_name=f"{_name(parts, choices)}-s{cfg.seed}-{record['run_id']}"
     )
     _write_inputs(cfg, parts, folder, record)
     tracker.start(_part_of_the_result(cfg), _tags(record, parts.trainer))
@@ -144,6 +162,7 @@ def _run(cfg: DictConfig, folder: Path, overrides: Sequence[str], sweep: str | N
             Checkpoints(folder / "checkpoint"),
             validate=lambda model: parts.validate(model).metrics,
             log_metrics=tracker.log,
+            observer=observer,
         )
         result = _measure(parts, fit, str(record["run_id"]), folder)
         _write_results(result, folder)
@@ -191,6 +210,25 @@ def build(cfg: DictConfig) -> Parts:
     )
 
 
+def _observer(cfg: DictConfig, parts: Parts, folder: Path) -> Observer:
+    """What looks at the training; beside the evaluation it alone is shown held-out items."""
+    objective = parts.objective
+    ranking = objective if isinstance(objective, Ranking) else None
+    scene = Scene(
+        parts.interactions,
+        parts.split,
+        parts.sequences,
+        ranking.sampler if ranking else None,
+        ranking.loss if ranking else None,
+        cfg.seed,
+        len(parts.trainer.loader),
+        parts.trainer.loader.batch_size,
+        folder,
+    )
+    observer: Observer = instantiate(cfg.diagnostics)(scene)
+    return observer
+
+
 def _seen(setting: str, interactions: Interactions) -> str:
     """What becomes of seen items in rankings; "auto" looks at how often people repeat."""
     if setting != "auto":
@@ -222,12 +260,11 @@ def describe(parts: Parts) -> None:
     )
 
 
-def _name(cfg: DictConfig, parts: Parts) -> str:
-    """Data set, model, sampler and loss as chosen, for people."""
-    chosen = [cfg.model._target_]
-    if any(True for _ in parts.model.parameters()):  # else nothing is sampled
-        chosen += [cfg.sampler._target_, cfg.loss._target_]
-    names = [str(target).rpartition(".")[2].lower() for target in chosen]
+def _name(parts: Parts, choices: Mapping[str, str]) -> str:
+    """Data set, model, and where something is trained sampler and loss as chosen, for people."""
+    trained = any(True for _ in parts.model.parameters())
+    groups = ["model", *_NAMED] if trained else ["model"]
+    names = [choices[group] for group in groups if choices.get(group, "none") != "none"]
     return "-".join([parts.interactions.name, *names])
 
 
@@ -263,7 +300,8 @@ def _record(
     parts: Parts,
     folder: Path,
     overrides: Sequence[str],
-    sweep: str | None = None,
+    sweep: str | None,
+    choices: Mapping[str, str],
 ) -> dict[str, object]:
     """Who the run is: its id and what determines its result.
 
@@ -282,6 +320,7 @@ def _record(
         "version": negrec.__version__,
         "git_commit": _git_commit(),
         "sweep": sweep,
+        "choices": {g: name for g, name in choices.items() if not g.startswith("hydra/")},
         "status": "RUNNING",
     }
     path = folder / "run.json"
@@ -337,6 +376,10 @@ def _tags(record: Mapping[str, object], trainer: Trainer) -> dict[str, str]:
     names = ["run_id", "config_hash", "data_hash", "split_hash", "key", "version"]
     names += ["git_commit", "sweep"]
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
+    chosen = record["choices"]
+    assert isinstance(chosen, dict)
+    groups = ("dataset", "split", "model", *_NAMED)
+    tags |= {f"negrec.{group}": chosen[group] for group in groups if group in chosen}
     return {**tags, "negrec.device": str(trainer.device)}
 
 

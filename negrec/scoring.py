@@ -21,6 +21,8 @@ Similarity = Literal["dot", "cosine"]
 _CELLS = 128 * 12_288
 _BLOCK = 64  # columns of a block of the two-level inverse CDF
 _LOWEST_EXPONENT = -80.0
+_SCORES = 1 << 22  # scores that are held at once (16 MiB)
+_VECTORS = 1 << 25  # numbers of gathered vectors that are held at once (128 MiB)
 _SMALLEST_GRID = 4  # queries; rows of up to twice as many share the next larger grid
 
 
@@ -176,6 +178,14 @@ def _grids(sizes: Tensor) -> tuple[list[int], list[int], list[int]]:
         start, high = stop, 2 * high
     rows, queries, widths = zip(*groups, strict=True)
     return list(rows), list(queries), list(widths)
+
+
+def queries_at_once(negatives: Negatives, dim: int) -> int:
+    """How many queries may be scored in one go against candidates, and held, at least 1."""
+    n = _SCORES // negatives.k
+    if negatives.own_rows:  # the vectors of candidates (n, K, D) are held too
+        n = min(n, _VECTORS // (negatives.k * dim))
+    return max(1, n)
 
 
 def score_candidates(queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Tensor:

@@ -207,7 +207,9 @@ class Queries:
         )
 
     def detach(self) -> Queries:
-        return replace(self, hidden=self.hidden.detach())
+        detached = replace(self, hidden=self.hidden.detach())
+        detached.__dict__["excluded"] = self.excluded  # its sets are built once
+        return detached
 
     def select(self, index: Tensor | slice) -> Queries:
         """Some of the queries, in the given order, which must leave sequences ascending."""
@@ -362,6 +364,11 @@ class Negatives:
         return self.items.shape[1]
 
     @property
+    def own_rows(self) -> bool:
+        """Whether each query has candidates of its own."""
+        return self.row is None and len(self.items) > 1
+
+    @property
     def policies(self) -> tuple[tuple[Exclude, int], ...]:
         """Which policy holds for how many columns, from left to right."""
         return self.exclude if isinstance(self.exclude, tuple) else ((self.exclude, self.k),)
@@ -372,7 +379,7 @@ class Negatives:
         def of_queries(x: Tensor | None) -> Tensor | None:
             return None if x is None else x[index]
 
-        own = self.row is None and len(self.items) > 1
+        own = self.own_rows
 
         def of_rows(x: Tensor | None) -> Tensor | None:
             return x[index] if own and x is not None else x
@@ -400,7 +407,8 @@ class Negatives:
     def valid(self, queries: Queries) -> Tensor:
         """Which candidates stand as negatives (or relabelled positives) of a query, (N, K) bool.
 
-        The one place where accidental hits are ruled out.
+        The one place where accidental hits are ruled out. Of an exhaustive answer ask for a chunk
+        of the queries at a time: the result is (N, V).
 
         Args:
             queries: the queries the candidates were drawn for.
@@ -429,7 +437,7 @@ class Negatives:
         if policy == "target":
             return own
         sequence = queries.sequence
-        if self.row is None and len(items) > 1:
+        if self.own_rows:
             return own | queries.excluded.members(items, sequence[:, None], policy)
         # Sets belong to sequences: a shared candidate is looked up once for each of them.
         every = torch.arange(queries.batch.n_sequences, device=items.device)[:, None]

@@ -27,6 +27,7 @@ class Job:
     cfg: dict
     folder: Path
     overrides: list[str]
+    choices: dict[str, str]
 
 
 @dataclass
@@ -59,12 +60,19 @@ class Commands:
         (line,) = self.err.strip().splitlines()
         return line.removeprefix("negrec: ")
 
-    def run(self, cfg: DictConfig, folder: Path, overrides: list[str], sweep: str | None) -> Result:
+    def run(
+        self,
+        cfg: DictConfig,
+        folder: Path,
+        overrides: list[str],
+        sweep: str | None,
+        choices: dict[str, str],
+    ) -> Result:
         if cfg.seed in self.raises:
             raise self.raises[cfg.seed]
         instantiate(cfg.loss)
         resolved = OmegaConf.to_container(cfg, resolve=True)
-        self.jobs.append(Job(resolved, folder, overrides))
+        self.jobs.append(Job(resolved, folder, overrides, choices))
         return Result(objective=float(cfg.seed))
 
 
@@ -172,7 +180,7 @@ def test_glob_sweeps_over_every_sampler(negrec_: Commands):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--help"], "sampler: genni, popularity, uniform"),
+        (["--help"], "sampler: adaptive, adaptive_in_batch, "),
         (["--hydra-help"], "--multirun"),
         (["--cfg", "job", "-p", "sampler"], "_target_: negrec.samplers.uniform.Uniform"),
         (["--info", "searchpath"], "main"),
@@ -189,7 +197,7 @@ def test_hydras_own_flags(negrec_: Commands, arguments: list[str], says: str):
     ("line", "says"),
     [
         ("negrec t", "train"),
-        ("negrec ", "train ui sync"),
+        ("negrec ", " ".join(cli.VERBS)),
         ("negrec train sampler=g", "sampler=genni"),
         ("negrec train trainer.max_e", "trainer.max_epochs="),
         ("negrec ui --po", ""),
@@ -220,6 +228,33 @@ def test_a_short_name_of_another_part(negrec_: Commands, arguments: list[str]):
     chosen = "popularity" if len(arguments) == 2 else "uniform"
     line = negrec_.refusal("train", *arguments)
     assert f"alpha is a setting of sampler=genni, and this is sampler={chosen}" in line
+
+
+@pytest.mark.parametrize("loss", ["bce", "bpr"])  # with a constructor of its own, and without
+def test_a_setting_that_a_loss_does_not_have(negrec_: Commands, loss: str):
+    line = negrec_.refusal("train", f"loss={loss}", "+loss.colour=red")
+    assert line.startswith("loss: ")
+    assert "unexpected keyword argument 'colour'" in line
+
+
+def test_a_run_is_told_what_was_chosen(negrec_: Commands):
+    assert negrec_("train", "sampler=inverse_popularity", "loss=softmax") == 0
+    (job,) = negrec_.jobs
+    chosen = {group: job.choices[group] for group in ("sampler", "loss", "sampler/false_negatives")}
+    # softmax implies the full catalogue, but what is typed stands.
+    assert chosen == {
+        "sampler": "inverse_popularity",
+        "loss": "softmax",
+        "sampler/false_negatives": "none",
+    }
+    assert negrec_("train", "loss=softmax") == 0
+    assert negrec_.jobs[0].choices["sampler"] == "full"
+
+
+def test_a_setting_of_an_option_that_was_left_out(negrec_: Commands):
+    line = negrec_.refusal("train", "false_negatives.m=3")
+    assert "false_negatives.m is a setting of sampler/false_negatives=" in line
+    assert "and this is sampler/false_negatives=none" in line
 
 
 def test_the_part_may_be_chosen_by_an_experiment(negrec_: Commands, tmp_path: Path):
@@ -261,7 +296,7 @@ def test_user_folders_add_and_replace(
     assert negrec_.jobs[0].cfg["sampler"] == {"_target_": "one.Uniform"}
     assert negrec_("train", "sampler=mine") == 0
     assert negrec_.jobs[0].cfg["sampler"]["_target_"] == "two.Mine"
-    assert "sampler: genni, mine," in (negrec_("train", "--help"), negrec_.out)[1]
+    assert " mine, mixed," in (negrec_("train", "--help"), negrec_.out)[1]
     line = negrec_.refusal("train", "sampler.warmth=2")
     assert "sampler.warmth is a setting of sampler=mine, and this is sampler=uniform" in line
 
@@ -282,7 +317,7 @@ def test_a_user_folder_that_does_not_exist(
         (["sampler=geni"], "there is no sampler=geni, did you mean genni?"),
         (["trainer=fast"], "there is no trainer=fast (trainer can be default)"),
         (["trainer.max_epoch=3"], "there is no key trainer.max_epoch: did you mean trainer.max_"),
-        (["epochs=3"], "did you mean trainer.max_epochs"),
+        (["epochs=3"], "or trainer.max_epochs?"),
         (["samplr=genni"], "there is no key samplr: did you mean sampler"),
         (["seed=1", "sampler=genni", "seed=2"], "seed is given twice, seed=1 and seed=2"),
         (["+seed=1", "seed=2"], "seed is given twice, +seed=1 and seed=2"),
@@ -328,13 +363,17 @@ def part(negrec_: Commands, monkeypatch: pytest.MonkeyPatch) -> Callable[[Except
         instantiate(cfg.objective)("info", "sequences")
 
     def choose(error: Exception) -> list[str]:
-        def refuse(*_: object) -> None:
+        def refuse(*_: object, **__: object) -> None:
             raise error
 
         module = ModuleType("refusing")
         module.part = refuse
         monkeypatch.setitem(sys.modules, "refusing", module)
-        return ["objective._target_=refusing.part", "~objective.sampler", "~objective.loss"]
+        return [
+            "objective._target_=refusing.part",
+            "~objective.sampler",
+            "~objective.loss",
+        ]
 
     monkeypatch.setattr(negrec.experiment, "run", build)
     return choose

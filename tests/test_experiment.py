@@ -94,7 +94,7 @@ def test_two_runs_with_the_same_seed_are_equal_to_the_last_bit(finished, tmp_pat
 def test_the_key_depends_on_what_determines_the_result_alone(finished, tmp_path):
     def key(*overrides):
         cfg, words = config(tmp_path, *overrides)
-        return experiment._record(cfg, experiment.build(cfg), tmp_path, words)["key"]
+        return experiment._record(cfg, experiment.build(cfg), tmp_path, words, None, {})["key"]
 
     own = read(finished.folder / "run.json")["key"]
     assert key("trainer.progress=true", "paths.runs_dir=elsewhere") == own
@@ -174,6 +174,26 @@ def test_a_sweep_is_known_by_its_tag(tmp_path):
     events = map(json.loads, (tmp_path / "run" / "events.jsonl").read_text().splitlines())
     tags = [event["values"] for event in events if event["kind"] == "tags"]
     assert any(values.get("negrec.sweep") == "12-00-00_sweep" for values in tags)
+
+
+def test_a_run_is_named_and_tagged_by_what_was_chosen(tmp_path):
+    cfg, words = config(tmp_path, "sampler=inverse_popularity")
+    (tmp_path / "run").mkdir()
+    chosen = {
+        "dataset": "synthetic",
+        "model": "sasrec",
+        "sampler": "inverse_popularity",
+        "sampler/false_negatives": "none",
+        "loss": "bce",
+        "hydra/launcher": "basic",
+    }
+    experiment.run(cfg, tmp_path / "run", words, choices=chosen)
+    events = list(map(json.loads, (tmp_path / "run" / "events.jsonl").read_text().splitlines()))
+    tags = {k: v for e in events if e["kind"] == "tags" for k, v in e["values"].items()}
+    assert tags["negrec.sampler"] == "inverse_popularity"
+    assert tags["negrec.loss"] == "bce"
+    assert not any("hydra" in tag for tag in tags)
+    assert any("synthetic-sasrec-inverse_popularity-bce-s0" in str(event) for event in events)
 
 
 def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path):

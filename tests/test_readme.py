@@ -11,5 +11,5 @@ BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 def test_the_python_of_the_readme_runs(block):
     names = {}
     exec(compile(block, "README.md", "exec"), names)
-    assert names["loss"].shape == (4,)
+    assert names["judgement"].loss.shape == (4,)
     assert names["scorer"].weight.grad.to_dense().abs().sum() > 0

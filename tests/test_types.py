@@ -4,7 +4,7 @@ import weakref
 import pytest
 import torch
 
-from negrec.types import Batch, HeldOut, Jagged, Negatives, slices
+from negrec.types import Batch, Exclusion, HeldOut, Jagged, Negatives, slices
 from tests import toy
 
 
@@ -91,6 +91,32 @@ def test_selected_queries_are_judged_like_all(exclude):
         part = negatives.select(index).valid(queries.select(index))
         assert torch.equal(part, negatives.valid(queries)[index])
         assert not part.all()
+
+
+def test_an_item_above_all_others_is_in_no_set():
+    # Keys are sequence * stride + item with a stride of 5: 8 would be the 3 of sequence 1.
+    queries = toy.queries(Batch.of([[1, 2], [3, 4]]))
+    negatives = Negatives(torch.tensor([[8, 1], [8, 3]]), exclude="window")
+    assert negatives.valid(queries).tolist() == [[True, False], [True, False]]
+
+
+def test_sets_are_built_once(monkeypatch):
+    built = []
+    build = Exclusion._build
+    monkeypatch.setattr(Exclusion, "_build", lambda self, p: built.append(p) or build(self, p))
+    queries = toy.queries(toy.batch(toy.random_histories(12, 20, 8)))
+    negatives = Negatives(torch.ones(1, 3, dtype=torch.int64), exclude="history")
+    for some in (queries, queries.detach(), queries.select(slice(0, 5))):
+        negatives.valid(some)
+    assert built == ["history"]
+
+
+def test_mined_candidates_are_selected_with_their_queries():
+    mined = torch.eye(3, dtype=torch.bool)
+    negatives = Negatives(torch.ones(3, 3, dtype=torch.int64), label=mined.float(), mined=mined)
+    part = negatives.select(torch.tensor([2]))
+    assert part.mined.tolist() == [[False, False, True]]
+    assert part.label.tolist() == [[0, 0, 1]]
 
 
 def test_columns_may_have_policies_of_their_own():

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from negrec.contracts.toy import chi_square_p as chi_square
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.data.targets import NextItem
@@ -65,21 +66,5 @@ def random_histories(n: int, n_items: int, longest: int, seed: int = 0) -> list[
 
 def chi_square_p(drawn: Tensor, expected: Tensor) -> float:
     """p-value of draws 0..n - 1 against expected probabilities (n,), rare cells merged."""
-    from scipy import stats
-
-    n = drawn.numel()
-    observed = torch.bincount(drawn.flatten(), minlength=len(expected)).double()
-    assert observed[expected == 0].sum() == 0  # the impossible never happens
-    order = expected.argsort(descending=True)
-    observed, wanted = observed[order], expected.double()[order] * n
-    common = wanted >= 5
-    rest = wanted[~common].sum()
-    cells, counts = wanted[common], observed[common]
-    if rest >= 5:
-        cells = torch.cat([cells, rest[None]])
-        counts = torch.cat([counts, observed[~common].sum()[None]])
-    if len(cells) == 1:
-        return 1.0  # one outcome is certain, and the impossible was ruled out above
-    # What is too rare for a cell is left out on both sides.
-    cells = cells * counts.sum() / cells.sum()
-    return float(stats.chisquare(counts.numpy(), cells.numpy()).pvalue)
+    observed = torch.bincount(drawn.flatten(), minlength=len(expected))
+    return chi_square(observed, expected.double() * drawn.numel())

@@ -31,8 +31,13 @@ from negrec.errors import InputError
 
 E = TypeVar("E", bound=BaseException)
 
-# Hydra's modules that call a part: at once, or later where it is `_partial_`.
-_BUILDS = ("hydra._internal.instantiate", "hydra._internal.target_policy")
+# Hydra's modules that call a part: at once, or later where it is `_partial_`. A module without a
+# constructor of its own refuses arguments in torch's.
+_BUILDS = (
+    "hydra._internal.instantiate",
+    "hydra._internal.target_policy",
+    "torch.nn.modules.module",
+)
 _SEE_ALL = "negrec train --cfg job lists them"
 
 
@@ -226,7 +231,7 @@ def _instantiation(error: BaseException) -> tuple[str | None, bool]:
             continue
         here = frame.tb_frame.f_locals
         key = here.get("full_key") or getattr(here.get("self"), "_hydra_full_key", "")
-        part, own = str(key), False
+        part, own = str(key) or part or "", False
     return part, own
 
 

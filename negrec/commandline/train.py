@@ -93,7 +93,8 @@ def task(cfg: DictConfig) -> float | None:
 
         folder = Path(settings.runtime.output_dir)
         sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
-        result = experiment.run(cfg, folder, list(settings.overrides.task), sweep)
+        choices = {str(group): str(option) for group, option in settings.runtime.choices.items()}
+        result = experiment.run(cfg, folder, list(settings.overrides.task), sweep, choices)
         return result.objective
     except InterruptedRunError as error:
         log.error("negrec: %s and saved; `negrec train run=...` with the id above goes on", error)

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from negrec.scoring import ItemScorer, chunks, score_candidates
+from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
 from negrec.types import Judgement, Negatives, Queries, Scores
-
-# Scores beyond this many are computed in chunks of queries and again in the backward pass.
-_AT_ONCE = 1 << 22
 
 
 class Loss(nn.Module, ABC):
@@ -45,15 +42,15 @@ class ScoreLoss(Loss):
         """The loss of each query, (N,); finite where no candidate is valid."""
 
     def forward(self, queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Judgement:
-        n, k = len(queries.target), negatives.k
-        if n * k <= _AT_ONCE:
+        n, size = len(queries.target), queries_at_once(negatives, queries.hidden.shape[1])
+        if n <= size:
             scores = score(queries, negatives, scorer)
             judged = scores.valid.any(1)
             loss = torch.where(judged, self.per_query(scores), 0)
             return Judgement(loss, judged, scores.detach())
         parts = [
             checkpoint(self._chunk, queries, negatives, scorer, part, use_reentrant=False)
-            for part in chunks(n, max(1, _AT_ONCE // k))
+            for part in chunks(n, size)
         ]
         return Judgement(torch.cat([loss for loss, _ in parts]), torch.cat([j for _, j in parts]))
 

@@ -23,7 +23,9 @@ class BCE(ScoreLoss):
 
     With ``log_q="standard"`` every s is replaced by s - log(K q), K being the number of draws:
     noise-contrastive estimation (Gutmann & Hyvarinen, 2010; Mnih & Teh, 2012, arXiv:1206.6426),
-    whose scores approach log P(i) where those of plain BCE approach log P(i) / (K q(i)).
+    whose scores approach log P(i) where those of plain BCE approach log P(i) / (K q(i)), exactly
+    so with ``sampler.exclude=none``. What is excluded was a negative less often: with the target
+    excluded, frequent ones come out as about P / (1 - P).
 
     Args:
         negatives: "sum" or "mean".

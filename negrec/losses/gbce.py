@@ -35,7 +35,8 @@ class GBCE(ScoreLoss):
 
     def per_query(self, scores: Scores) -> Tensor:
         k = scores.valid.sum(1)  # (N,) K of each query
-        beta = 1 - self.t * (1 - k / (scores.n_items - 1))
+        alpha = k.to(scores.positive.dtype) / max(scores.n_items - 1, 1)
+        beta = 1 - self.t * (1 - alpha)
         term = F.softplus(scores.negative)
         if scores.label is not None:
             term = term - scores.label * scores.negative  # softplus(-s) = softplus(s) - s

@@ -25,8 +25,8 @@ class SampledSoftmax(ScoreLoss):
     * ``standard``: c = s - log q for target and negatives alike (Yi et al., 2019, RecSys,
       section 3.1; Bengio & Senecal, 2008). Biased: the target is not drawn, it is always there.
     * ``refined``: the target keeps its score, and c_j = s_j - log(K q_j) (arXiv:2507.09331;
-      architecture: what remains in the denominator estimates the rest of the catalogue). With
-      many draws it is the full softmax. The paper's further weight on each target is left out.
+      the sum estimates that over the rest of the catalogue). With many draws it is the full
+      softmax.
 
     q is the density that the sampler really drew from, and K the number of draws, valid or not.
     No valid negative gives 0.
@@ -57,6 +57,5 @@ class SampledSoftmax(ScoreLoss):
             else:
                 negative = negative - math.log(negative.shape[1])
         # log(e^c+ + sum) - c+ as a softplus: exact also where the target is far in front.
-        empty = ~scores.valid.any(1)  # a sum over nothing would have no gradient
-        total = negative.masked_fill(~(scores.valid | empty[:, None]), -torch.inf).logsumexp(1)
-        return F.softplus(total - positive).masked_fill(empty, 0)
+        total = negative.masked_fill(~scores.valid, -torch.inf).logsumexp(1)
+        return F.softplus(total - positive)

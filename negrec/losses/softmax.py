@@ -47,7 +47,7 @@ class Softmax(Loss):
         others: Tensor = _LogSumExp.apply(  # type: ignore[no-untyped-call]
             hidden, scorer.matrix, ruled_out, self._scratch
         )  # (N,)
-        judged = others > -torch.inf
+        judged = others != -torch.inf  # a score that is not a number must show in the loss
         # log(e^s+ + sum) - s+ as a softplus: exact also where the target is far in front.
         loss = F.softplus(others - positive).masked_fill(~judged, 0)
         return Judgement(loss, judged)

@@ -54,11 +54,12 @@ class Ranking(Objective):
     ) -> tuple[Outcome, Queries, Judgement]:
         """The outcome, and what it was made of with its gradient."""
         queries = model(batch)
+        detached = queries.detach()
         with torch.no_grad(), step.timer("sampler"):
-            negatives = self.sampler.sample(queries.detach(), model.scorer, step)
+            negatives = self.sampler.sample(detached, model.scorer, step)
         judgement = self.loss(queries, negatives, model.scorer)
         feedback = Feedback(
-            queries.detach(), negatives, judgement.scores, judgement.loss.detach(), step.epoch
+            detached, negatives, judgement.scores, judgement.loss.detach(), step.epoch
         )
         skipped = (~judgement.judged).sum()
         return Outcome(judgement.mean(), feedback, skipped), queries, judgement

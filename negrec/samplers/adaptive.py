@@ -8,11 +8,8 @@ import torch
 from torch import Tensor
 
 from negrec.samplers.base import Sampler
-from negrec.scoring import ItemScorer, chunks, score_candidates
+from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
 from negrec.types import DatasetInfo, Negatives, Queries, Step
-
-# Scores of queries against their pool that are held at once.
-_AT_ONCE = 1 << 22
 
 
 class TopK(Sampler):
@@ -21,7 +18,11 @@ class TopK(Sampler):
     Adaptive negative sampling (Rendle & Freudenthaler, 2014, WSDM; Apple, 2024,
     arXiv:2410.17276, section 4.2); with k = 1 dynamic negative sampling (Zhang et al., 2013,
     SIGIR). The pool is scored once, after one pass of the encoder; accidental hits are ruled out
-    before the choice. There is no density: log-Q cannot correct for it.
+    before the choice. There is no density: log-Q cannot correct for it. What a pool with
+    replacement holds twice may be kept twice.
+
+    Hard negatives want a loss in which k of them do not outweigh the target: with BCE that is
+    ``negatives="mean"``, Apple's.
 
     Limits: k = the pool's size is the pool; a pool of the whole catalogue (``sampler=full``) gives
     the k hardest of all items.
@@ -53,9 +54,10 @@ class TopK(Sampler):
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         pool = self.base.sample(queries, scorer, step)
+        size = queries_at_once(pool, queries.hidden.shape[1])
         parts = [
             self._choose(queries.select(part), pool.select(part), scorer)
-            for part in chunks(len(queries.target), max(1, _AT_ONCE // pool.k))
+            for part in chunks(len(queries.target), size)
         ]
         items, present = (torch.cat(x) for x in zip(*parts, strict=True))
         return Negatives(items, exclude="none", present=present)  # no hit is present
@@ -65,10 +67,11 @@ class TopK(Sampler):
     ) -> tuple[Tensor, Tensor]:
         """Items (n, k), and which of them are valid."""
         scores = score_candidates(queries, pool, scorer)
-        scores = scores.masked_fill_(~pool.valid(queries), -torch.inf)
-        best, column = scores.topk(min(self.k, pool.k), dim=1, sorted=False)
+        valid = pool.valid(queries)
+        scores = scores.masked_fill_(~valid, -torch.inf)
+        column = scores.topk(min(self.k, pool.k), dim=1, sorted=False).indices
         if pool.row is not None:
             items = pool.items[pool.row[:, None], column]
         else:
             items = pool.items.expand(len(column), -1).gather(1, column)
-        return items, best > -torch.inf
+        return items, valid.gather(1, column)

@@ -69,9 +69,10 @@ class Sampler(nn.Module, ABC):
         return None
 
     def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor | None:
-        """Log density that items (N, K), or (1, K), are drawn from for each query.
+        """Log density that items are drawn from in a batch, of the items' shape or wider.
 
-        Where a draw avoids excluded items it is the renormalised one; (N, K) or broadcastable.
+        Where a draw per query avoids excluded items, items are (N, K) or (1, K), and it is the
+        renormalised one; elsewhere they may have any shape.
         """
         return self.log_prob(items)
 

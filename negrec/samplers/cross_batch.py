@@ -15,8 +15,9 @@ class CrossBatch(InBatch):
     """In-batch negatives from a queue: the newest training targets, beside the batch's own.
 
     Wang et al., 2021 (SIGIR, arXiv:2110.15154), with M batches of about N targets as
-    ``size = M * N``. Where we differ: the queue holds ids and the items are scored with the
-    present vectors, where the paper caches vectors and lets them age.
+    ``size = M * N``. Slots of a queue that is not yet full are drawn as well and left empty: the
+    first steps have fewer than k candidates. Where we differ: the queue holds ids and the items
+    are scored with the present vectors, where the paper caches vectors and lets them age.
 
     Args:
         info: facts of the training split.
@@ -40,6 +41,11 @@ class CrossBatch(InBatch):
         if size < 1:
             raise ValueError(f"size must be at least 1, got {size}")
         self.register_buffer("queue", torch.zeros(size, dtype=torch.int64))  # oldest first
+
+    def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor:
+        # While the queue fills, a slot gives an item only with the share that is filled.
+        filled = (self.candidates(queries) > 0).double().mean().log()
+        return self.log_prob(items) + filled.float()
 
     def candidates(self, queries: Queries) -> Tensor:
         return torch.cat([queries.target, self.queue])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -145,7 +145,8 @@ class HardMemory(Sampler):
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         drawn = self.base.sample(queries, scorer, step)
         if not self.starting.started(step.epoch):
-            return drawn
+            # Without a density from the start: a loss cannot change its mind in mid-training.
+            return replace(drawn, log_q=None, target_log_q=None)
         n, k = len(queries.target), drawn.k
         served, trace = self._recall(queries, k)
         width = served.shape[1]

@@ -21,8 +21,8 @@ class InBatch(Sampler):
     items come often: over shuffled batches the density q is the frequency among the training
     targets (never the batch's own, whose correction is biased; see ``SampledSoftmax``).
 
-    Klenitskiy et al., 2024 (arXiv:2410.17276, section 4.2, "batch"): all targets of the batch for
-    everybody are ``k="all", share="batch"``; the authors' code draws k for each sequence,
+    Prakash et al., 2024 (Apple, arXiv:2410.17276, section 4.2, "batch"): all targets of the batch
+    for everybody are ``k="all", share="batch"``; the authors' code draws k for each sequence,
     ``share="sequence"``. Both leave out the items of the query's own window.
 
     Args:
@@ -81,8 +81,8 @@ class InBatch(Sampler):
         return Negatives(
             items,
             row,
-            self.log_prob(items),
-            self.log_prob(queries.target),
+            self.log_prob_for(items, queries),
+            self.log_prob_for(queries.target, queries),
             exclude=self.exclude,
             present=present,
         )

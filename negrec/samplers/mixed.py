@@ -20,7 +20,8 @@ class Mixture(Sampler):
 
     with K_j columns of part j. In-batch and uniform candidates are mixed negative sampling (Yang
     et al., 2020, WWW; Apple, 2024, arXiv:2410.17276, section 4.2). A mixture has a density where
-    all of its parts have one. Each part keeps its own ``exclude``.
+    all of its parts have one and the same ``exclude``: an item that one part may give and another
+    may not has no density that is the same for every query.
 
     Args:
         info: facts of the training split.
@@ -43,8 +44,12 @@ class Mixture(Sampler):
             if built.exhaustive or built.labels:
                 raise ValueError(f"parts.{name}: {built.name} cannot be one part of several")
             self.parts[name] = built
-        sizes = [part.k for part in self._samplers]
-        self.k = None if None in sizes else sum(k for k in sizes if k is not None)
+        sizes = self._sizes
+        self.k = None if sizes is None else sum(sizes)
+        policies = {part.exclude for part in self._samplers}
+        self._alike = len(policies) == 1
+        if self._alike:
+            (self.exclude,) = policies
 
     @property
     def _samplers(self) -> list[Sampler]:
@@ -58,8 +63,8 @@ class Mixture(Sampler):
         return Negatives(
             items,
             queries.sequence if share == "sequence" else None,
-            _log_mixture([part.log_prob_for(items, queries) for part in self._samplers], sizes),
-            _log_mixture([x.target_log_q for x in drawn], sizes),
+            self._log_mixture([p.log_prob_for(items, queries) for p in self._samplers], sizes),
+            self._log_mixture([x.target_log_q for x in drawn], sizes),
             exclude=tuple(policy for x in drawn for policy in x.policies),
             present=torch.cat([_spread(x, _present(x), share, queries) for x in drawn], 1),
         )
@@ -69,23 +74,33 @@ class Mixture(Sampler):
             part.observe(feedback)
 
     def log_prob(self, items: Tensor) -> Tensor | None:
+        if self._sizes is None:
+            return None
+        return self._log_mixture([part.log_prob(items) for part in self._samplers], self._sizes)
+
+    def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor | None:
+        if self._sizes is None:
+            return None
+        densities = [part.log_prob_for(items, queries) for part in self._samplers]
+        return self._log_mixture(densities, self._sizes)
+
+    @property
+    def _sizes(self) -> list[int] | None:
+        """Columns of each part; None where one depends on the batch."""
         sizes = [part.k for part in self._samplers if part.k is not None]
-        if len(sizes) < len(self.parts):  # how many columns a part gives is up to the batch
-            return None
-        return _log_mixture([part.log_prob(items) for part in self._samplers], sizes)
+        return sizes if len(sizes) == len(self.parts) else None
 
-
-def _log_mixture(densities: Sequence[Tensor | None], sizes: Sequence[int]) -> Tensor | None:
-    """Log of the mean of densities, weighted by numbers of columns; None where one is None."""
-    terms = []
-    for log_q, size in zip(densities, sizes, strict=True):
-        if log_q is None:
-            return None
-        terms.append(log_q + math.log(size / sum(sizes)))
-    total = terms[0]
-    for term in terms[1:]:  # one for each part
-        total = torch.logaddexp(total, term)
-    return total
+    def _log_mixture(
+        self, densities: Sequence[Tensor | None], sizes: Sequence[int]
+    ) -> Tensor | None:
+        """Log of the mean of densities, weighted by numbers of columns; None without a density."""
+        total = None
+        for log_q, size in zip(densities, sizes, strict=True):
+            if log_q is None or not self._alike:
+                return None
+            term = log_q + math.log(size / sum(sizes))
+            total = term if total is None else torch.logaddexp(total, term)
+        return total
 
 
 def _finest(drawn: Sequence[Negatives]) -> Share:

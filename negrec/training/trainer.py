@@ -19,6 +19,7 @@ from negrec import seeding
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.errors import InputError
+from negrec.evaluation.observer import Observer
 from negrec.models.base import SequenceModel
 from negrec.objectives.base import Objective
 from negrec.training.checkpoint import Checkpoint, Checkpoints, DamagedError, load, save
@@ -26,7 +27,7 @@ from negrec.training.early_stopping import EarlyStopping
 from negrec.training.interruption import InterruptedRunError, Interruption
 from negrec.training.progress import TrainingProgress
 from negrec.training.schedule import SCHEDULES, factor
-from negrec.types import Step
+from negrec.types import Outcome, Step
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Progress:
         step: its next step.
         loss_sum: of the epoch's queries so far.
         queries: of the epoch so far.
+        skipped: of these, the ones without a valid candidate.
         seconds: training and validation so far.
         epoch_seconds: training seconds of the epoch so far.
         sampler_seconds: of those, spent in the sampler.
@@ -59,6 +61,7 @@ class Progress:
     step: int = 0
     loss_sum: float = 0.0
     queries: int = 0
+    skipped: int = 0
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     sampler_seconds: float = 0.0
@@ -97,6 +100,7 @@ class Trainer:
         seed: the run's seed.
         max_epochs: at the most, at least 0.
         batch_size: sequences of a batch.
+        osf: epochs whose batches are kept and replayed from then on, see ``Loader``; None: none.
         evaluate_every: epochs from one validation to the next; the last epoch is validated too.
         patience: validations without a better ``metric`` that end the training; None: never.
         metric: name of the validation metric, higher being better.
@@ -119,6 +123,7 @@ class Trainer:
         max_epochs: int,
         batch_size: int,
         optimizer: Callable[[list[torch.nn.Parameter]], torch.optim.Optimizer],
+        osf: int | None = None,
         evaluate_every: int = 1,
         patience: int | None = None,
         metric: str = "ndcg_10",
@@ -134,6 +139,7 @@ class Trainer:
         whole = {
             "max_epochs": max_epochs,
             "batch_size": batch_size,
+            "osf": osf,
             "evaluate_every": evaluate_every,
             "patience": patience,
             "warmup_steps": warmup_steps,
@@ -155,7 +161,7 @@ class Trainer:
             raise ValueError(f"precision must be 32 or bf16, got {precision!r}")
         if threads != "auto" and threads < 1:
             raise ValueError(f"threads must be auto or at least 1, got {threads}")
-        self.loader = Loader(sequences, batch_size, seed)
+        self.loader = Loader(sequences, batch_size, seed, osf)
         self.seed = seed
         self.max_epochs = max_epochs
         self.evaluate_every = evaluate_every
@@ -179,10 +185,12 @@ class Trainer:
         checkpoints: Checkpoints,
         validate: Validate,
         log_metrics: Log,
+        observer: Observer | None = None,
     ) -> Fit:
         """Trains from the start, or goes on where the last checkpoint stands.
 
-        Afterwards the model and the objective hold the weights of the best validation epoch.
+        Afterwards the model and the objective hold the weights of the best validation epoch. An
+        observer is shown every step, and its metrics are logged with the epoch's.
 
         Raises:
             InputError: the loss is not finite, or the metric is unknown.
@@ -192,6 +200,7 @@ class Trainer:
         objective.bind(model)
         model.to(self.device)
         objective.to(self.device)
+        observer = (observer or Observer()).to(self.device)
         everything = [*model.parameters(), *objective.parameters()]
         parameters = [p for p in everything if p.requires_grad]  # a teacher's are not
         if not parameters:
@@ -200,7 +209,7 @@ class Trainer:
         for parameter in parameters:
             # Kept for good: sparse gradients are added into it without a fresh (V, D) tensor.
             parameter.grad = torch.zeros_like(parameter)
-        run = _Run(self, model, objective, optimizer, checkpoints, validate, log_metrics)
+        run = _Run(self, model, objective, optimizer, checkpoints, validate, log_metrics, observer)
         run.restore()
         return run.train()
 
@@ -217,6 +226,7 @@ class _Run:
         checkpoints: Checkpoints,
         validate: Validate,
         log_metrics: Log,
+        observer: Observer,
     ) -> None:
         self.trainer = trainer
         self.model = model
@@ -225,6 +235,7 @@ class _Run:
         self.checkpoints = checkpoints
         self.validate = validate
         self.log_metrics = log_metrics
+        self.observer = observer
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.at = Progress()
         self.stopping = EarlyStopping(trainer.patience)
@@ -257,6 +268,7 @@ class _Run:
         self.model.train()
         self.objective.train()
         loss_sum = torch.tensor(at.loss_sum, dtype=_sum_dtype(device), device=device)
+        skipped = torch.tensor(at.skipped, device=device)
         first_bad = torch.tensor(-1, device=device)  # step of the first loss that is not finite
         started = time.perf_counter()
         self.times["sampler"] = at.sampler_seconds
@@ -269,15 +281,18 @@ class _Run:
             """Brings the counters up to date, for a checkpoint."""
             self.check_finite(first_bad)
             now = time.perf_counter() - started
-            at.loss_sum = loss_sum.item()
+            at.loss_sum, at.skipped = loss_sum.item(), int(skipped)
             at.epoch_seconds, at.seconds = before + now, seconds_before + now
             at.sampler_seconds = self.times["sampler"]
 
         for batch in trainer.loader.epoch(at.epoch, at.step):
             batch = batch.to(device)
-            loss = self.step(Step(at.epoch, at.step, self.generator, batch.key, self.timer), batch)
-            n = len(batch.target)
-            loss_sum += loss * n
+            step = Step(at.epoch, at.step, self.generator, batch.key, self.timer)
+            outcome = self.step(step, batch)
+            loss, n = outcome.loss.detach(), len(batch.target)
+            missed = outcome.skipped if outcome.skipped is not None else torch.zeros_like(skipped)
+            loss_sum += loss * (n - missed)
+            skipped += missed
             bad = ~loss.isfinite() & (first_bad < 0)
             first_bad.masked_fill_(bad, at.step + 1)
             at.queries += n
@@ -297,13 +312,13 @@ class _Run:
                 self.check_finite(first_bad)
         settle()
 
-    def step(self, step: Step, batch: Any) -> Tensor:
-        """One optimisation step; the batch's mean loss, detached."""
+    def step(self, step: Step, batch: Any) -> Outcome:
+        """One optimisation step."""
         trainer, model, objective = self.trainer, self.model, self.objective
-        key = step.batch_key
-        # Dropout is the one part that draws from torch's global stream.
-        torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", *key))
-        self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *key))
+        # Dropout is the one part that draws from torch's global stream. A replayed batch keeps its
+        # negatives, not its dropout.
+        torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", step.epoch, step.index))
+        self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *step.batch_key))
         done = step.epoch * len(trainer.loader) + step.index
         total = trainer.max_epochs * len(trainer.loader)
         scale = factor(trainer.schedule, done, trainer.warmup_steps, total)
@@ -311,26 +326,35 @@ class _Run:
             group["lr"] = rate * scale
         self.optimizer.zero_grad(set_to_none=False)
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.bf16):
-            outcome = objective(model, batch, step)
-        outcome.loss.backward()
+            outcome: Outcome = objective(model, batch, step)
+        outcome.loss.backward()  # type: ignore[no-untyped-call]
+        if outcome.feedback is not None:
+            self.observer.seen(model, step, outcome.feedback)
         if trainer.clip_norm is not None:
             parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_norm)
         self.optimizer.step()
         if outcome.feedback is not None:
             objective.observe(model, outcome.feedback)
-        loss: Tensor = outcome.loss.detach()
-        return loss
+        return outcome
 
     def end_epoch(self, progress: TrainingProgress) -> None:
         """Validates, keeps the best, logs and saves."""
         trainer, at = self.trainer, self.at
         epoch = at.epoch
         metrics = {
-            "train/loss": at.loss_sum / at.queries,
+            "train/loss": at.loss_sum / max(at.queries - at.skipped, 1),
+            "train/skipped": at.skipped / at.queries,
             "train/epoch_seconds": at.epoch_seconds,
             "train/sampler_share": at.sampler_seconds / at.epoch_seconds,
         }
+        if at.skipped and epoch == 0:
+            log.warning(
+                "%s of %s queries had no valid negative in the first epoch and were skipped: more "
+                "candidates (k), or a milder sampler.exclude, would serve them",
+                f"{at.skipped:,}",
+                f"{at.queries:,}",
+            )
         started = time.perf_counter()
         value, better = None, False
         if (epoch + 1) % trainer.evaluate_every == 0 or epoch + 1 == trainer.max_epochs:
@@ -340,10 +364,12 @@ class _Run:
         if better:
             at.seconds_to_best = at.seconds
             self.save_best()
+        metrics |= self.observer.epoch(self.model, epoch)
         # Logged before the checkpoint says that the epoch is over: dying between the two logs it
         # twice, which a tracker notices, where the other order would lose it.
         self.log_metrics(metrics, epoch)
         at.epoch, at.step, at.loss_sum, at.queries = epoch + 1, 0, 0.0, 0
+        at.skipped = 0
         at.epoch_seconds = at.sampler_seconds = 0.0
         self.save_last()
         progress.epoch(epoch, metrics["train/loss"], value, better, seconds)
@@ -420,6 +446,7 @@ class _Run:
 
     def save_last(self) -> None:
         tensors = self.weights()
+        tensors |= {f"observer.{k}": v for k, v in self.observer.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
             tensors |= {
                 f"optimizer.{index}.{name}": torch.as_tensor(value)
@@ -435,6 +462,7 @@ class _Run:
         if checkpoint is None:
             return
         self.load_weights(checkpoint)
+        self.observer.restore(checkpoint.part("observer"))
         state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
         for key, value in checkpoint.part("optimizer").items():
             index, name = key.split(".", 1)

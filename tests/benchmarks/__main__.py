@@ -6,6 +6,7 @@ else a random set of its shape.
 """
 
 import argparse
+import math
 import os
 import resource
 import subprocess
@@ -26,6 +27,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from negrec.commandline import bench, configuration
 from negrec.data import targets
 from negrec.data.sequences import Sequences
 from negrec.evaluation.evaluator import Evaluator
@@ -37,11 +39,51 @@ from negrec.samplers.genni import GenNi
 from negrec.samplers.popularity import Popularity
 from negrec.samplers.uniform import Uniform
 from negrec.training.checkpoint import Checkpoints
+from negrec.training.cost import Cost
 from negrec.training.trainer import Trainer
 from negrec.types import DatasetInfo, HeldOut, Jagged
 from tests.benchmarks.padded import PaddedTrainer
 
 CONF = Path(__file__).parents[2] / "conf"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How much longer than another setting one may take.
+
+    Attributes:
+        words: the overrides that choose it.
+        ratio: at the most; None where nothing is asked.
+        base: name of the other.
+    """
+
+    words: tuple[str, ...]
+    ratio: float | None
+    base: str = "uniform"
+
+
+SHARED = ("k=256", "sampler.share=sequence")
+UFNREC = (
+    *("k=100", "sampler/false_negatives=reverse"),
+    *("objective=ranking_with_teacher", "mining_start=0"),
+)
+ASKED = {
+    "uniform": Asked((), None),
+    "popularity": Asked(("sampler=popularity",), 1.05),
+    "in_batch, 256 for the batch": Asked(("sampler=in_batch", "k=256"), 1.3),
+    "mixed": Asked(("sampler=mixed",), 1.4),
+    "adaptive, pool=100 k=5": Asked(("sampler=adaptive", "pool=100", "k=5"), 1.6),
+    "gbce, k=256 per sequence": Asked(("loss=gbce", *SHARED), 2.5),
+    "full softmax": Asked(("loss=softmax",), 7),
+    "genni beta=1": Asked(("sampler=genni",), 3.2),
+    "genni beta=0.1": Asked(("sampler=genni", "beta=0.1"), 1.25),
+    "uniform, k=100": Asked(("k=100",), None),
+    "UFNRec, n=100, mining": Asked(UFNREC, 1.5, "uniform, k=100"),
+}
+ASKED_MIB = 300  # that full softmax may take more than uniform
+
+STEPS = 30  # of a round, for the ratios
+
 SAMPLERS: dict[str, Callable[[DatasetInfo], Sampler]] = {
     "uniform": partial(Uniform, k=1),
     "popularity": partial(Popularity, gamma=0.75, k=1),
@@ -152,6 +194,57 @@ def peak_mb(sampler: str, threads: int) -> float:
     return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+def measured(data: Data, rounds: int, threads: int, steps: int) -> dict[str, list[Cost]]:
+    """What the settings of ``ASKED`` cost in every round, by the way of ``negrec bench``."""
+    sequences = Sequences(data.train, data.info.max_length, targets.NextItem())
+    shared = bench.Data(data.name, sequences.facts(data.info), sequences)
+    with configuration.opened():
+        configs = {
+            name: compose("train", [f"trainer.threads={threads}", *asked.words])
+            for name, asked in ASKED.items()
+        }
+    costs: dict[str, list[Cost]] = {name: [] for name in configs}
+    for turn in track(range(rounds), "ratios", console=Console(stderr=True)):
+        for name in configs if turn % 2 == 0 else reversed(configs):
+            cost = bench.cost_of(configs[name], shared, steps)
+            assert cost is not None
+            costs[name].append(cost)
+    return costs
+
+
+def ratios(data: Data, rounds: int, threads: int, steps: int) -> Table:
+    """The ratios that are asked for beside those that are measured."""
+    costs = measured(data, rounds, threads, steps)
+    table = Table(
+        title=f"{data.name}, batch 256, {threads} threads: {rounds} rounds of {steps} steps",
+        caption="a ratio is the median over rounds; peak: of the process, in MiB",
+    )
+    for column in ("", "asked", "measured", "min", "max", "sampler", "peak", "more than uniform"):
+        table.add_column(column, justify="left" if not column else "right")
+    peak = {
+        name: max(cost.peak_mb or math.nan for cost in each) * 1e6 / 2**20
+        for name, each in costs.items()
+    }
+    for name, asked in ASKED.items():
+        pairs = zip(costs[name], costs[asked.base], strict=True)
+        found = sorted(own.seconds / base.seconds for own, base in pairs)
+        ratio, more = median(found), peak[name] - peak["uniform"]
+        missed = asked.ratio is not None and ratio > asked.ratio
+        of = "" if asked.base == "uniform" else f" of {asked.base}"
+        limit = f" (asked {ASKED_MIB})" if name == "full softmax" else ""
+        table.add_row(
+            name,
+            "" if asked.ratio is None else f"{asked.ratio:.2f}{of}",
+            f"{ratio:.2f}" + (" !" if missed else ""),
+            f"{found[0]:.2f}",
+            f"{found[-1]:.2f}",
+            f"{median(cost.sampler_share for cost in costs[name]):.0%}",
+            f"{peak[name]:,.0f}",
+            f"{more:+.0f}{limit}" + (" !" if limit and more > ASKED_MIB else ""),
+        )
+    return table
+
+
 def start_up() -> Iterator[tuple[str, float]]:
     """Seconds until ``--help`` is printed, and until training has done its first 20 steps."""
     program = [sys.executable, "-m", "negrec"]
@@ -200,6 +293,7 @@ def tables(data: Data, rounds: int, threads: int) -> None:
         row = (median(values), min(values), max(values))
         table.add_row(name, *(f"{v:.2f}" for v in row), f"{against:.2f}", f"{faster:.1f} x")
     console.print(table)
+    console.print(ratios(data, rounds, threads, STEPS))
     peaks = {name: peak_mb(name, threads) for name in ("uniform", "genni beta=1")}
     for name, peak in peaks.items():
         console.print(f"peak memory, {name}: {peak:.0f} MB ({peak - peaks['uniform']:+.0f} MB)")
@@ -213,11 +307,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--ratios", action="store_true", help="only the ratios that are asked for")
+    parser.add_argument("--steps", type=int, default=STEPS, help="of a round of --ratios")
     parser.add_argument("--peak", choices=SAMPLERS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.peak:
         epoch_seconds(load(), arguments.peak, arguments.threads)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        return
+    if arguments.ratios:
+        Console().print(ratios(load(), arguments.rounds, arguments.threads, arguments.steps))
         return
     tables(load(), arguments.rounds, arguments.threads)
 

@@ -7,80 +7,88 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
+from negrec import scoring
+from negrec.contracts.base import DoesNotApplyError
+from negrec.contracts.losses import CONTRACTS
 from negrec.losses.base import ScoreLoss
-from negrec.types import Scores
+from negrec.types import Negatives
+from tests import toy
 
 CONF = Path(__file__).parents[2] / "conf"
 
 
-def build(name):
+def config(name):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        return instantiate(compose("train", [f"loss={name}"]).loss)
+        return compose("train", [f"loss={name}"]).loss
 
 
-NAMES = sorted(
-    path.stem for path in (CONF / "loss").glob("*.yaml") if isinstance(build(path.stem), ScoreLoss)
-)
+def maker(option):
+    """What makes a configured loss: ``name`` or ``name+log_q=...``."""
+    name, _, change = option.partition("+")
+    cfg = OmegaConf.to_container(config(name), resolve=True)
+    key, _, value = change.partition("=")
+    if key:
+        cfg[key] = value
+    return lambda: instantiate(cfg)
 
 
-def scores(dtype=torch.float32, valid=None):
-    generator = torch.Generator().manual_seed(0)
-    positive = torch.randn(6, generator=generator, dtype=dtype)
-    negative = torch.randn(6, 4, generator=generator, dtype=dtype)
-    if valid is None:
-        valid = torch.rand(6, 4, generator=generator) < 0.6
-    return Scores(positive.requires_grad_(), negative.requires_grad_(), valid, n_items=50)
+NAMES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
+CORRECTED = [
+    "bce+log_q=standard",
+    "sampled_softmax+log_q=standard",
+    "sampled_softmax+log_q=refined",
+]
+OPTIONS = [*NAMES, *CORRECTED]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_candidates_ruled_out_change_nothing(name):
-    made = scores()
-    moved = torch.where(made.valid, made.negative.detach(), 1e4).requires_grad_()
-    losses = [build(name).per_query(s) for s in (made, replace(made, negative=moved))]
-    assert torch.equal(*losses)
-    losses[1].sum().backward()
-    assert moved.grad[~made.valid].eq(0).all()
+@pytest.mark.parametrize("contract", CONTRACTS, ids=str)
+@pytest.mark.parametrize("option", OPTIONS)
+def test_contract(option, contract):
+    try:
+        contract.check(maker(option))
+    except DoesNotApplyError as reason:
+        pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_valid_candidate_gives_a_finite_value_and_gradient(name):
-    made = scores(valid=torch.zeros(6, 4, dtype=torch.bool))
-    loss = build(name).per_query(made)
-    loss.sum().backward()
-    assert loss.isfinite().all()
-    assert made.positive.grad.isfinite().all()
-    assert made.negative.grad.eq(0).all()
+def test_every_correction_is_looked_at():
+    corrected = {name for name in NAMES if "log_q" in config(name)}
+    assert corrected == {option.partition("+")[0] for option in CORRECTED}
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_extreme_scores_stay_finite(name):
-    made = scores()
-    extreme = replace(
-        made,
-        positive=(1e4 * made.positive.detach()).requires_grad_(),
-        negative=(1e4 * made.negative.detach()).requires_grad_(),
-    )
-    loss = build(name).per_query(extreme)
-    loss.sum().backward()
-    assert loss.isfinite().all()
-    assert extreme.positive.grad.isfinite().all()
+SCORED = [option for option in OPTIONS if isinstance(maker(option)(), ScoreLoss)]
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_gradients_are_those_of_finite_differences(name):
-    made = scores(torch.float64)
-    loss = build(name)
+@pytest.mark.parametrize("option", SCORED)
+@pytest.mark.parametrize("exhaustive", [False, True])
+def test_chunks_give_the_same_losses_and_gradients(option, exhaustive, monkeypatch):
+    loss = maker(option)()
+    if exhaustive and loss.needs_density:
+        pytest.skip("the whole catalogue has no density")
+    queries = toy.queries(toy.batch(toy.random_histories(9, 20, 8)))
+    items = torch.arange(1, 21)[None]
+    negatives = Negatives(items, exclude="window", exhaustive=exhaustive)
+    if not exhaustive:
+        n = len(queries.target)
+        generator = torch.Generator().manual_seed(3)
+        items = torch.randint(1, 21, (n, 5), generator=generator)
+        log_q = -torch.rand(n, 5, generator=generator) - 1
+        negatives = Negatives(items, None, log_q, log_q[:, 0], exclude="window")
 
-    def value(positive, negative):
-        return loss.per_query(replace(made, positive=positive, negative=negative))
+    def judged():
+        scorer = toy.scorer()
+        hidden = queries.hidden.clone().requires_grad_()
+        judgement = loss(replace(queries, hidden=hidden), negatives, scorer)
+        judgement.mean().backward()
+        return judgement, hidden.grad, scorer.weight.grad
 
-    assert torch.autograd.gradcheck(value, (made.positive, made.negative))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_higher_target_is_better_and_a_higher_negative_worse(name):
-    made = scores(valid=torch.ones(6, 4, dtype=torch.bool))
-    build(name).per_query(made).sum().backward()
-    assert (made.positive.grad < 0).all()
-    assert (made.negative.grad >= 0).all()
+    at_once, *gradients = judged()
+    monkeypatch.setattr(scoring, "_SCORES", 7 * negatives.k)
+    in_chunks, *others = judged()
+    assert at_once.scores is not None
+    assert in_chunks.scores is None
+    torch.testing.assert_close(in_chunks.loss, at_once.loss)
+    assert torch.equal(in_chunks.judged, at_once.judged)
+    for one, other in zip(others, gradients, strict=True):
+        torch.testing.assert_close(one, other)

@@ -1,7 +1,9 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
-from negrec.losses import base
+from negrec import scoring
 from negrec.losses.bce import BCE
 from negrec.samplers.uniform import Uniform
 from tests import toy
@@ -22,10 +24,20 @@ def test_chunks_give_the_same_losses_and_gradients(share, monkeypatch):
         judgement.loss.sum().backward()
         gradient = queries.hidden.grad.clone()
         queries.hidden.grad = None
+        assert judgement.judged.all() == (share != "query")
         return judgement.loss.detach(), gradient, scorer.weight.grad, judgement.scores
 
+    # Some candidates count as positives, and some queries have none that is valid.
+    n = len(queries.target)
+    generator = torch.Generator().manual_seed(1)
+    label = torch.randint(2, (n, 6), generator=generator)
+    mined = torch.zeros(n, 6, dtype=torch.bool)
+    negatives = replace(negatives, label=label, mined=mined)
+    if share == "query":
+        present = torch.rand(n, 1, generator=generator) < 0.7
+        negatives = replace(negatives, present=present.expand(n, 6))
     whole = run()
-    monkeypatch.setattr(base, "_AT_ONCE", 40)
+    monkeypatch.setattr(scoring, "_SCORES", 40)
     parts = run()
     assert whole[3] is not None
     assert parts[3] is None

@@ -44,10 +44,18 @@ def test_with_all_negatives_t_does_not_matter():
     assert GBCE(t=1).per_query(zeros(k=4)).item() == pytest.approx(log(2))
 
 
-@pytest.mark.parametrize(("t", "alpha"), [(0.3, 0.1), (1.0, 0.25), (0.75, 0.5)])
-def test_beta_is_that_of_the_paper(t, alpha):
-    # Section 5.3: beta = alpha (t (1 - 1/alpha) + 1/alpha).
-    assert 1 - t * (1 - alpha) == pytest.approx(alpha * (t * (1 - 1 / alpha) + 1 / alpha))
+@pytest.mark.parametrize(("t", "k"), [(0.3, 1), (1.0, 2), (0.75, 3)])
+def test_beta_is_that_of_the_paper(t, k):
+    # Section 5.3: beta = alpha (t (1 - 1/alpha) + 1/alpha); V - 1 = 4, and every sigma is 1/2.
+    alpha = k / 4
+    beta = alpha * (t * (1 - 1 / alpha) + 1 / alpha)
+    loss = GBCE(t).per_query(zeros(k))
+    assert loss.item() == pytest.approx((beta + k) * log(2) / (k + 1))
+
+
+def test_a_catalogue_of_one_item_has_nothing_to_discount():
+    alone = Scores(torch.zeros(1), torch.zeros(1, 1), torch.tensor([[True]]), 1)
+    assert GBCE().per_query(alone).item() == pytest.approx(log(2))
 
 
 @pytest.mark.parametrize("t", [-0.1, 1.1])

@@ -168,6 +168,19 @@ def test_the_batch_s_own_frequencies_are_worse_than_those_of_training(confident)
     assert errors[0] < 0.5 * errors[1]
 
 
+def test_an_item_that_is_never_drawn_poisons_no_gradient():
+    # The only query's candidates are ruled out, and item 1 has a density of 0.
+    queries = toy.queries(toy.batch([[2, 3]]))
+    queries.hidden.requires_grad_()
+    log_q = torch.tensor([[-torch.inf, -1.0]])
+    negatives = Negatives(torch.tensor([[1, 3]]), log_q=log_q, target_log_q=torch.tensor([-1.0]))
+    negatives = replace(negatives, present=torch.tensor([[False, True]]))
+    judgement = SampledSoftmax(log_q="refined")(queries, negatives, toy.scorer())
+    judgement.mean().backward()
+    assert judgement.judged.tolist() == [False]
+    assert queries.hidden.grad.eq(0).all()
+
+
 def test_over_all_items_it_is_the_full_softmax(confident):
     queries, scorer = confident
     negatives = Full(toy.info(V)).sample(queries, scorer, toy.step())

@@ -42,7 +42,9 @@ def test_it_is_torch_s_cross_entropy(made, exclude, rows, monkeypatch):
 
 
 @pytest.mark.parametrize("exclude", ["window", "history"])
-def test_what_is_ruled_out_is_left_out_and_the_target_never(made, exclude):
+@pytest.mark.parametrize("rows", [7, 1000])
+def test_what_is_ruled_out_is_left_out_and_the_target_never(made, exclude, rows, monkeypatch):
+    monkeypatch.setattr("negrec.losses.softmax.chunk_rows", lambda _: rows)
     queries, scorer = made
     everything = Negatives(torch.arange(1, V + 1)[None], exclude=exclude, exhaustive=True)
     allowed = everything.valid(queries)
@@ -58,13 +60,10 @@ def test_gradients_are_those_of_finite_differences(made):
     some = queries.select(slice(0, 4))
     negatives = Full(toy.info(V)).sample(some, scorer, toy.step())
 
-    def value(hidden, weight):
-        scorer.weight.data = weight
-        changed = replace(some, hidden=hidden)
-        return Softmax()(changed, negatives, scorer).loss
+    def value(hidden):
+        return Softmax()(replace(some, hidden=hidden), negatives, scorer).loss
 
-    hidden = some.hidden.detach().requires_grad_()
-    assert torch.autograd.gradcheck(lambda h: value(h, scorer.weight.data), (hidden,))
+    assert torch.autograd.gradcheck(value, (some.hidden.detach().requires_grad_(),))
 
 
 def test_nothing_left_to_rank_below_is_skipped():
@@ -88,6 +87,22 @@ def test_extreme_scores_stay_finite(scale):
     loss.sum().backward()
     assert loss.isfinite().all()
     assert queries.hidden.grad.isfinite().all()
+
+
+def test_a_score_that_is_not_a_number_shows_in_the_loss():
+    queries, scorer = toy.queries(toy.batch([[1, 2, 3]])), toy.scorer(V)
+    with torch.no_grad():
+        scorer.weight[40] = torch.nan
+    assert judged(queries, scorer).mean().isnan()
+
+
+def test_half_precision_is_scored_in_full():
+    queries, scorer = toy.queries(toy.batch([[1, 2, 3]])), toy.scorer(V)
+    full = judged(queries, scorer).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(judged(queries, scorer).loss, full)
+    rough = replace(queries, hidden=queries.hidden.bfloat16())
+    assert judged(rough, scorer).loss.dtype == torch.float32
 
 
 def test_bad_temperature_is_refused():

@@ -27,6 +27,7 @@ class Fixed(Sampler):
 
     def sample(self, queries, scorer, step):
         assert not queries.hidden.requires_grad
+        assert not torch.is_grad_enabled()
         return Negatives(torch.full((len(queries.target), 1), 9))
 
     def observe(self, feedback):

@@ -13,6 +13,15 @@ V = 30
 SHARES = ["query", "sequence", "batch"]
 
 
+class Labelling(Uniform):
+    """May relabel."""
+
+    labels = True
+
+    def __init__(self, info):
+        super().__init__(info, k=6)
+
+
 def queries_of(n=40):
     return toy.queries(toy.batch(toy.random_histories(n, V, 10), max_length=6))
 
@@ -20,7 +29,7 @@ def queries_of(n=40):
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("at_once", [1 << 22, 50])
 def test_the_hardest_valid_items_of_the_pool_are_kept(share, at_once, monkeypatch):
-    monkeypatch.setattr("negrec.samplers.adaptive._AT_ONCE", at_once)
+    monkeypatch.setattr("negrec.scoring._SCORES", at_once)
     queries, scorer = queries_of(), toy.scorer(V)
     base = partial(Uniform, k=12, share=share, exclude="window")
     with torch.no_grad():
@@ -71,11 +80,20 @@ def test_there_is_no_density():
     assert sampler.sample(queries_of(), toy.scorer(V), toy.step()).log_q is None
 
 
+def test_a_score_that_is_not_a_number_is_no_reason_to_skip():
+    queries, scorer = queries_of(), toy.scorer(V)
+    with torch.no_grad():
+        scorer.weight[5] = torch.nan
+    kept = TopK(toy.info(V), partial(Uniform, k=25), k=2).sample(queries, scorer, toy.step())
+    assert kept.present.all()
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"k": 7}, "k must not exceed the pool: k=7, and the pool has 6"),
+        ({"base": Labelling}, "Labelling cannot be a pool"),
         ({"base": partial(Uniform, k=31)}, "pool: k must not exceed the catalogue: k=31"),
     ],
 )

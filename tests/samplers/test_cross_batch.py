@@ -48,6 +48,21 @@ def test_empty_slots_are_no_candidates():
     assert (~negatives.present).any()
 
 
+def test_the_density_counts_empty_slots():
+    # 4 targets and 12 empty slots: a column is item i with probability q(i) / 4.
+    sampler = CrossBatch(toy.info(V), size=12, k="all")
+    queries = queries_of([1, 2, 3], [4, 5, 6])
+    negatives = sampler.sample(queries, toy.scorer(V), toy.step())
+    expected = sampler.log_prob(negatives.items).exp() / 4
+    torch.testing.assert_close(negatives.log_q.exp(), expected)
+    own = sampler.log_prob(queries.target).exp() / 4
+    torch.testing.assert_close(negatives.target_log_q.exp(), own)
+    # All weights 1 / (K q) of the present ones: 4 targets stand for the sum over all items.
+    observe(sampler, queries_of(*([[1, 2, 3, 4, 5, 6, 7]] * 2)))
+    full = sampler.sample(queries, toy.scorer(V), toy.step())
+    torch.testing.assert_close(full.log_q, sampler.log_prob(full.items))
+
+
 def test_bad_size_is_refused():
     with pytest.raises(ValueError, match="size must be at least 1, got 0"):
         CrossBatch(toy.info(V), size=0)

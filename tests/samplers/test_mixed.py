@@ -17,6 +17,15 @@ V = 30
 SHARES = ["query", "sequence", "batch"]
 
 
+class Labelling(Uniform):
+    """May relabel."""
+
+    labels = True
+
+    def __init__(self, info):
+        super().__init__(info, k=2)
+
+
 def mixture(**parts):
     return Mixture(toy.info(V), parts)
 
@@ -107,7 +116,10 @@ def test_without_a_density_of_each_part_there_is_none():
 
 
 def test_a_part_whose_size_is_the_batch_s_has_a_density_batch_by_batch_only():
-    sampler = mixture(all=partial(InBatch, k="all"), uniform=partial(Uniform, k=2, share="batch"))
+    sampler = mixture(
+        all=partial(InBatch, k="all", exclude="target"),
+        uniform=partial(Uniform, k=2, share="batch"),
+    )
     assert sampler.k is None
     assert not sampler.has_density
     queries, negatives = drawn(sampler)
@@ -116,6 +128,37 @@ def test_a_part_whose_size_is_the_batch_s_has_a_density_batch_by_batch_only():
     items = negatives.items
     expected = (n * own.log_prob(items).exp() + 2 * uniform.log_prob(items).exp()) / (n + 2)
     torch.testing.assert_close(negatives.log_q.exp(), expected)
+
+
+def test_parts_that_exclude_unlike_items_have_no_density_in_common():
+    sampler = mixture(
+        one=partial(Uniform, k=2, share="batch", exclude="target"),
+        other=partial(Uniform, k=2, share="batch", exclude="window"),
+    )
+    assert not sampler.has_density
+    assert drawn(sampler)[1].log_q is None
+
+
+def test_a_mixture_may_be_a_part():
+    # Redrawn without target 2: item 1 has (1 + 1/2) / 2 = 3/4 in the mixture, 1/2 outside of it.
+    info = toy.info(3, counts=[3, 1, 0])
+    inner = partial(
+        Mixture,
+        parts={"popular": partial(Popularity, gamma=1.0, k=1), "uniform": partial(Uniform, k=1)},
+    )
+    sampler = Mixture(info, {"inner": inner, "uniform": partial(Uniform, k=2)})
+    queries = toy.queries(toy.batch([[1, 2]]))
+    negatives = sampler.sample(queries, toy.scorer(3), toy.step())
+    expected = torch.where(negatives.items == 1, 5 / 8, 3 / 8)
+    torch.testing.assert_close(negatives.log_q.exp(), expected)
+
+
+def test_empty_slots_of_a_part_stay_empty():
+    sampler = mixture(queue=partial(CrossBatch, size=200), uniform=partial(Uniform, k=2))
+    queries, negatives = drawn(sampler)
+    assert (~negatives.present).any()
+    assert negatives.present[:, -2:].all()
+    assert not (negatives.valid(queries) & ~negatives.of(negatives.present)).any()
 
 
 def test_parts_learn_from_what_was_seen():
@@ -131,6 +174,7 @@ def test_parts_learn_from_what_was_seen():
         ({}, "at least one sampler"),
         ({"uniform": partial(Uniform, k=0)}, "parts.uniform: k must be at least 1, got 0"),
         ({"all": Full}, "parts.all: Full cannot be one part of several"),
+        ({"odd": Labelling}, "parts.odd: Labelling cannot be one part of several"),
     ],
 )
 def test_bad_parts_are_refused(parts, message):

@@ -109,18 +109,19 @@ def test_validation_every_other_epoch_and_after_the_last(tmp_path):
     assert validated == [1, 3, 4]
 
 
+@pytest.mark.parametrize("osf", [None, 1, 2])
 @pytest.mark.parametrize("sampler", [None, genni])
 @pytest.mark.parametrize("cut", [0, 3, 7, 12])
-def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler):
+def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler, osf):
     values = [0.1, 0.3, 0.2, 0.25]
-    whole = Run(tmp_path / "whole", values, sampler)
+    whole = Run(tmp_path / "whole", values, sampler, osf=osf)
     expected = whole.fit()
 
     # Checkpoints after every step; the process "dies" before its step number `cut`.
     class DiedError(Exception):
         pass
 
-    broken = Run(tmp_path / "broken", values, sampler, checkpoint_minutes=0.0)
+    broken = Run(tmp_path / "broken", values, sampler, osf=osf, checkpoint_minutes=0.0)
     forward, calls = broken.objective.forward, []
 
     def mortal(*args):
@@ -132,7 +133,7 @@ def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sam
     broken.objective.forward = mortal
     with pytest.raises(DiedError):
         broken.fit()
-    resumed = Run(tmp_path / "broken", sampler=sampler)
+    resumed = Run(tmp_path / "broken", sampler=sampler, osf=osf)
     resumed.values = {
         i: values[len(broken.validated) + i] for i in range(4 - len(broken.validated))
     }
@@ -146,6 +147,55 @@ def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sam
     assert same(resumed.objective.state_dict(), whole.objective.state_dict())
     logged = {**broken.logged, **resumed.logged}
     assert [logged[e]["train/loss"] for e in range(4)] == whole.losses()
+
+
+class Noted(Run):
+    """Notes of every step the batch, its negatives and the states that the model gave."""
+
+    def __init__(self, *args, **settings):
+        super().__init__(*args, **settings)
+        self.steps = []
+        forward = self.objective.forward
+
+        def noting(model, batch, step):
+            outcome = forward(model, batch, step)
+            feedback = outcome.feedback
+            self.steps.append(
+                (step.epoch, batch, feedback.negatives.items, feedback.queries.hidden)
+            )
+            return outcome
+
+        self.objective.forward = noting
+
+
+def still(parameters):
+    """An optimiser that changes nothing, so that states differ by dropout alone."""
+    return torch.optim.Adam(parameters, lr=0.0, fused=True)
+
+
+def test_a_replayed_batch_keeps_its_negatives_and_not_its_dropout(tmp_path):
+    run = Noted(tmp_path, osf=2, max_epochs=6, optimizer=still)
+    run.fit()
+    assert len(run.steps) == 30
+    first = {batch.key: rest for epoch, batch, *rest in run.steps if epoch < 2}
+    assert len(first) == 10
+    replayed = [step for step in run.steps if step[0] >= 2]
+    for _, batch, items, hidden in replayed:
+        kept_items, kept_hidden = first[batch.key]
+        assert torch.equal(items, kept_items)
+        assert hidden.shape == kept_hidden.shape
+        assert not torch.equal(hidden, kept_hidden)
+
+
+def test_a_buffer_that_never_fills_changes_nothing(tmp_path):
+    plain, kept = Run(tmp_path / "plain"), Run(tmp_path / "kept", osf=4)  # four epochs
+    shorter = Run(tmp_path / "shorter", osf=3)
+    for run in (plain, kept, shorter):
+        run.fit()
+    assert kept.losses() == plain.losses()
+    assert same(kept.model.state_dict(), plain.model.state_dict())
+    assert shorter.losses()[:3] == plain.losses()[:3]
+    assert shorter.losses()[3] != plain.losses()[3]
 
 
 @pytest.mark.parametrize("place", ["log", "save_best", "save_last"])
@@ -378,6 +428,8 @@ def test_an_epoch_is_one_log_line_off_a_terminal(tmp_path, caplog):
         ({"max_epochs": -1}, "max_epochs must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"max_epochs": 1.5}, "max_epochs must be a whole number, got 1.5"),
+        ({"osf": 0}, "osf must be at least 1 or null, got 0"),
+        ({"osf": 2.5}, "osf must be a whole number, got 2.5"),
         ({"evaluate_every": 0}, "evaluate_every must be at least 1"),
         ({"schedule": "step"}, "schedule must be one of constant, linear, cosine, got 'step'"),
         ({"precision": 16}, "precision must be 32 or bf16, got 16"),
