@@ -21,10 +21,18 @@ from tests import toy
 
 CONF = Path(__file__).parents[2] / "conf"
 HERE = Path(__file__).parent
+# Every sampler with BCE, every loss with a sampler that suits it.
+_SAMPLERS = (
+    *("uniform", "popularity", "inverse_popularity", "in_batch", "cross_batch", "mixed"),
+    *("adaptive", "adaptive_in_batch", "adaptive_mixed", "genni", "full"),
+)
+_LOSSES = {
+    "softmax": "full",
+    **dict.fromkeys(("gbce", "bpr", "bpr_max", "sampled_softmax"), "mixed"),
+}
 COMBINATIONS = [
-    ("sasrec", "uniform", "bce"),
-    ("sasrec", "popularity", "bce"),
-    ("sasrec", "genni", "bce"),
+    *(("sasrec", sampler, "bce") for sampler in _SAMPLERS),
+    *(("sasrec", sampler, loss) for loss, sampler in _LOSSES.items()),
 ]
 
 
@@ -35,14 +43,15 @@ def machine():
 
 def losses(model_name, sampler, loss):
     with initialize_config_dir(str(CONF), version_base="1.3"):
-        cfg = compose("train", [f"model={model_name}", f"sampler={sampler}", f"loss={loss}"])
+        words = [f"model={model_name}", f"sampler={sampler}", f"loss={loss}"]
+        cfg = compose("train", words)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    info = toy.info(60, max_length=10)
+    train = toy.jagged(toy.random_histories(160, 300, 14))
+    sequences = Sequences(train, 10, instantiate(cfg.targets))
+    info = sequences.facts(toy.info(300, max_length=10))
     torch.manual_seed(seeding.stream_seed(0, "model"))
     model = instantiate(cfg.model)(info)
-    train = toy.jagged(toy.random_histories(160, 60, 14))
-    sequences = Sequences(train, 10, instantiate(cfg.targets))
     objective = instantiate(cfg.objective)(info, sequences)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     values = []
