@@ -343,6 +343,7 @@ class Negatives:
         present: False in slots without a candidate, (R, K) bool: a queue that is not yet full, a
             pool with too few valid items. None: every slot has one.
         exhaustive: the candidates are the whole catalogue, 1..V in one row.
+        drawn: of a sampler made of others, what each of them answered; they observe that.
     """
 
     items: Tensor
@@ -354,6 +355,7 @@ class Negatives:
     exclude: Policy = "target"
     present: Tensor | None = None
     exhaustive: bool = False
+    drawn: tuple[Negatives, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.items.ndim == 2, self.items.shape
@@ -393,6 +395,7 @@ class Negatives:
             label=of_queries(self.label),
             mined=of_queries(self.mined),
             present=of_rows(self.present),
+            drawn=(),
         )
 
     def of(self, rows: Tensor | None = None) -> Tensor:

@@ -60,7 +60,12 @@ class TopK(Sampler):
             for part in chunks(len(queries.target), size)
         ]
         items, present = (torch.cat(x) for x in zip(*parts, strict=True))
-        return Negatives(items, exclude="none", present=present)  # no hit is present
+        # No hit is present: there is nothing left to exclude.
+        return Negatives(items, exclude="none", present=present, drawn=(pool,))
+
+    @property
+    def parts(self) -> tuple[Sampler, ...]:
+        return (self.base,)
 
     def _choose(
         self, queries: Queries, pool: Negatives, scorer: ItemScorer

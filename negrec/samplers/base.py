@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import replace
 from typing import get_args
 
 import torch
@@ -76,11 +77,15 @@ class Sampler(nn.Module, ABC):
         """
         return self.log_prob(items)
 
+    @property
+    def parts(self) -> tuple[Sampler, ...]:
+        """The samplers that this one is made of, in the order of ``Negatives.drawn``."""
+        return ()
+
     def observe(self, feedback: Feedback) -> None:
-        """Learns from a finished step; wrappers pass it on."""
-        for child in self.children():
-            if isinstance(child, Sampler):
-                child.observe(feedback)
+        """Learns from a finished step; its parts do, each from what it had answered."""
+        for part, own in zip(self.parts, feedback.negatives.drawn, strict=True):
+            part.observe(replace(feedback, negatives=own, scores=None))
 
 
 class Proposal(Sampler):

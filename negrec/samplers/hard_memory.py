@@ -146,7 +146,7 @@ class HardMemory(Sampler):
         drawn = self.base.sample(queries, scorer, step)
         if not self.starting.started(step.epoch):
             # Without a density from the start: a loss cannot change its mind in mid-training.
-            return replace(drawn, log_q=None, target_log_q=None)
+            return replace(drawn, log_q=None, target_log_q=None, drawn=(drawn,))
         n, k = len(queries.target), drawn.k
         served, trace = self._recall(queries, k)
         width = served.shape[1]
@@ -167,8 +167,13 @@ class HardMemory(Sampler):
             mined=mined,
             exclude=drawn.exclude,
             present=present,
+            drawn=(drawn,),
             scorer=scorer,
         )
+
+    @property
+    def parts(self) -> tuple[Sampler, ...]:
+        return (self.base,)
 
     def observe(self, feedback: Feedback) -> None:
         self.starting.observe(feedback.loss, feedback.epoch)

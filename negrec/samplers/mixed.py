@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from negrec.samplers.base import Sampler
 from negrec.scoring import ItemScorer
-from negrec.types import DatasetInfo, Feedback, Negatives, Queries, Share, Step
+from negrec.types import DatasetInfo, Negatives, Queries, Share, Step
 
 
 class Mixture(Sampler):
@@ -35,7 +35,7 @@ class Mixture(Sampler):
         super().__init__(info)
         if not parts:
             raise ValueError("parts must name at least one sampler")
-        self.parts = nn.ModuleDict()
+        self.samplers = nn.ModuleDict()
         for name, part in parts.items():
             try:
                 built = part(info)
@@ -43,51 +43,48 @@ class Mixture(Sampler):
                 raise ValueError(f"parts.{name}: {error}") from error
             if built.exhaustive or built.labels:
                 raise ValueError(f"parts.{name}: {built.name} cannot be one part of several")
-            self.parts[name] = built
+            self.samplers[name] = built
         sizes = self._sizes
         self.k = None if sizes is None else sum(sizes)
-        policies = {part.exclude for part in self._samplers}
+        policies = {part.exclude for part in self.parts}
         self._alike = len(policies) == 1
         if self._alike:
             (self.exclude,) = policies
 
     @property
-    def _samplers(self) -> list[Sampler]:
-        return list(self.parts.values())  # type: ignore[arg-type]
+    def parts(self) -> tuple[Sampler, ...]:
+        return tuple(self.samplers.values())  # type: ignore[arg-type]
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
-        drawn = [part.sample(queries, scorer, step) for part in self._samplers]
+        drawn = [part.sample(queries, scorer, step) for part in self.parts]
         share = _finest(drawn)
         items = torch.cat([_spread(x, x.items, share, queries) for x in drawn], 1)
         sizes = [x.k for x in drawn]
         return Negatives(
             items,
             queries.sequence if share == "sequence" else None,
-            self._log_mixture([p.log_prob_for(items, queries) for p in self._samplers], sizes),
+            self._log_mixture([p.log_prob_for(items, queries) for p in self.parts], sizes),
             self._log_mixture([x.target_log_q for x in drawn], sizes),
             exclude=tuple(policy for x in drawn for policy in x.policies),
             present=torch.cat([_spread(x, _present(x), share, queries) for x in drawn], 1),
+            drawn=tuple(drawn),
         )
-
-    def observe(self, feedback: Feedback) -> None:
-        for part in self._samplers:
-            part.observe(feedback)
 
     def log_prob(self, items: Tensor) -> Tensor | None:
         if self._sizes is None:
             return None
-        return self._log_mixture([part.log_prob(items) for part in self._samplers], self._sizes)
+        return self._log_mixture([part.log_prob(items) for part in self.parts], self._sizes)
 
     def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor | None:
         if self._sizes is None:
             return None
-        densities = [part.log_prob_for(items, queries) for part in self._samplers]
+        densities = [part.log_prob_for(items, queries) for part in self.parts]
         return self._log_mixture(densities, self._sizes)
 
     @property
     def _sizes(self) -> list[int] | None:
         """Columns of each part; None where one depends on the batch."""
-        sizes = [part.k for part in self._samplers if part.k is not None]
+        sizes = [part.k for part in self.parts if part.k is not None]
         return sizes if len(sizes) == len(self.parts) else None
 
     def _log_mixture(

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from negrec.contracts.base import DoesNotApplyError
 from negrec.contracts.samplers import CONTRACTS, Subject
+from negrec.contracts.toy import world
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.data.splits.global_temporal import GlobalTemporal
@@ -83,9 +84,7 @@ def test_contract(overrides, contract):
 
 # ---- what proposals promise beyond that
 
-PROPOSALS = [
-    name for name in NAMES if isinstance(maker(f"sampler={name}")(toy.info(400)), Proposal)
-]
+PROPOSALS = [name for name in NAMES if isinstance(maker(f"sampler={name}")(world().info), Proposal)]
 
 
 @pytest.mark.parametrize("name", PROPOSALS)

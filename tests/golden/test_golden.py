@@ -24,7 +24,7 @@ HERE = Path(__file__).parent
 # Every sampler with BCE, every loss with a sampler that suits it.
 _SAMPLERS = (
     *("uniform", "popularity", "inverse_popularity", "in_batch", "cross_batch", "mixed"),
-    *("adaptive", "adaptive_in_batch", "adaptive_mixed", "genni", "full"),
+    *("adaptive", "adaptive_in_batch", "adaptive_mixed", "genni", "srns", "full"),
 )
 _LOSSES = {
     "softmax": "full",

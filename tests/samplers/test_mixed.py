@@ -124,7 +124,7 @@ def test_a_part_whose_size_is_the_batch_s_has_a_density_batch_by_batch_only():
     assert not sampler.has_density
     queries, negatives = drawn(sampler)
     n = len(queries.target)
-    own, uniform = sampler.parts.values()
+    own, uniform = sampler.parts
     items = negatives.items
     expected = (n * own.log_prob(items).exp() + 2 * uniform.log_prob(items).exp()) / (n + 2)
     torch.testing.assert_close(negatives.log_q.exp(), expected)
@@ -165,7 +165,7 @@ def test_parts_learn_from_what_was_seen():
     sampler = mixture(queue=partial(CrossBatch, size=4), uniform=partial(Uniform, k=2))
     queries, negatives = drawn(sampler)
     sampler.observe(Feedback(queries, negatives, None, torch.ones(len(queries.target))))
-    assert sampler.parts["queue"].queue.tolist() == queries.target[-4:].tolist()
+    assert sampler.parts[0].queue.tolist() == queries.target[-4:].tolist()
 
 
 @pytest.mark.parametrize(
