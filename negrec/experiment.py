@@ -6,10 +6,8 @@ import hashlib
 import json
 import logging
 import math
-import resource
 import secrets
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +35,7 @@ from negrec.objectives.ranking import Ranking
 from negrec.reporting.tables import final_table
 from negrec.tracking.base import Tracker
 from negrec.training.checkpoint import Checkpoints
+from negrec.training.cost import lifetime_peak_mb
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.trainer import Fit, Trainer
 
@@ -165,8 +164,9 @@ def _run(
             observer=observer,
         )
         result = _measure(parts, fit, str(record["run_id"]), folder)
-        _write_results(result, folder)
-        tracker.log(_final_metrics(result, fit))
+        metrics = _final_metrics(result, fit, parts.trainer.device)
+        _write_results(result, metrics, folder)
+        tracker.log(metrics)
         for pattern in ("*.parquet", "results.json", "checkpoint/best.safetensors"):
             for path in folder.glob(pattern):
                 tracker.artifact(path)
@@ -444,13 +444,13 @@ def _measure(parts: Parts, fit: Fit, run_id: str, folder: Path) -> RunResult:
     return RunResult(run_id, folder, objective, fit, test, popularity, oracle)
 
 
-def _final_metrics(result: RunResult, fit: Fit) -> dict[str, float]:
+def _final_metrics(result: RunResult, fit: Fit, device: torch.device) -> dict[str, float]:
     metrics = {f"test/{name}": value for name, value in result.test.metrics.items()}
     metrics |= {f"popularity/{name}": v for name, v in result.popularity.metrics.items()}
     if result.oracle is not None:
         metrics |= {f"oracle/{name}": value for name, value in result.oracle.metrics.items()}
     return metrics | {
-        "cost/peak_mb": _peak_mb(),
+        "cost/peak_mb": lifetime_peak_mb(device),
         "cost/seconds": fit.seconds,
         "cost/seconds_to_best": fit.seconds_to_best,
         "best/epoch": float(fit.best_epoch),
@@ -458,19 +458,11 @@ def _final_metrics(result: RunResult, fit: Fit) -> dict[str, float]:
     }
 
 
-def _peak_mb() -> float:
-    """Peak memory of the device that trained, in MB."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated() / 1e6
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-
-
-def _write_results(result: RunResult, folder: Path) -> None:
+def _write_results(result: RunResult, values: Mapping[str, float], folder: Path) -> None:
     result.test.frame().write_parquet(folder / "ranks.parquet")
     if result.test.calibration is not None:
         result.test.calibration.write_parquet(folder / "calibration.parquet")
-    metrics = {k: _json_number(v) for k, v in _final_metrics(result, result.fit).items()}
+    metrics = {k: _json_number(v) for k, v in values.items()}
     fit = result.fit
     _write_json(
         folder / "results.json",

@@ -182,6 +182,10 @@ def test_steps_are_shared_out_over_the_rounds():
         (["k=0", "sampler=uniform"], "k must be at least 1, got 0"),
         (["model.dim=7", "sampler=uniform"], "heads must divide dim"),
         (["model=popularity", "sampler=uniform"], "has nothing to train"),
+        (
+            ["sampler/false_negatives=track", "sampler=uniform"],
+            "mining_start=plateau does not come",
+        ),
         (["steps=0"], "steps must be a whole number of at least 1, got steps=0"),
         (["rounds=some"], "rounds must be a whole number of at least 1, got rounds=some"),
         (["steps=1", "steps=2"], "steps is given twice"),

@@ -314,6 +314,11 @@ class Composer:
         words = [f"sampler={sampler}", f"loss={loss}", *_lines(self.groups)]
         words, cfg = self.with_known(words, self.values)
         self.used.update(words)
+        if cfg.get("mining_start") == "plateau":
+            raise InputError(
+                "mining_start=plateau does not come within the few steps of a benchmark: add "
+                "mining_start=0 to measure false-negative mining, or a teacher"
+            )
         return Cell(sampler, loss, words, cfg)
 
     def baseline(self) -> Cell:

@@ -64,7 +64,8 @@ class Diagnostics(Observer):
     * ``false_negative_rate``: the share that the user takes later: in training after the query,
       or held out. ``false_negative_lift``: as a multiple of what uniform draws over the same
       queries, with the same exclusions, would have; ``_low`` and ``_high`` are the exact 95 %
-      interval of a Poisson count (Garwood, 1936), which takes the negatives for independent.
+      interval of a Poisson count (Garwood, 1936). It takes the negatives for independent, so
+      draws that queries share have none.
       The counts ``false_negatives`` and ``false_negatives_expected`` sum over epochs and runs.
     * ``true_lift``, on made-up data: their mean true probability of being the next item, as a
       multiple of a uniform draw's.
@@ -94,6 +95,7 @@ class Diagnostics(Observer):
     ratios: Tensor
     drawn: Tensor
     seconds: Tensor
+    shared: Tensor
     counts: Tensor
     percentile: Tensor
 
@@ -132,6 +134,7 @@ class Diagnostics(Observer):
         self.register_buffer("ratios", torch.zeros(len(_RATIOS), 2))
         self.register_buffer("drawn", torch.zeros(n, dtype=torch.bool))
         self.register_buffer("seconds", torch.zeros(()))
+        self.register_buffer("shared", torch.zeros((), dtype=torch.bool))
         self.register_buffer("counts", info.counts.float(), persistent=False)
         self.register_buffer("percentile", percentile(info.counts), persistent=False)
         histories = whole_histories(scene)
@@ -170,13 +173,14 @@ class Diagnostics(Observer):
                 log.debug("epoch %d has no diag/%s: nothing to compute it from", epoch + 1, name)
         if "false_negative_lift" in found:
             count, expected = ratios["false_negative_lift"]
-            low, high = poisson_interval(count)
             found["false_negatives"], found["false_negatives_expected"] = count, expected
-            found["false_negative_lift_low"] = low / expected
-            found["false_negative_lift_high"] = high / expected
+            if not self.shared:
+                low, high = poisson_interval(count)
+                found["false_negative_lift_low"] = low / expected
+                found["false_negative_lift_high"] = high / expected
         found["distinct"] = self.drawn.float().mean().item()
         found["seconds"] = self.seconds.item()
-        for buffer in (self.ratios, self.drawn, self.seconds):
+        for buffer in (self.ratios, self.drawn, self.seconds, self.shared):
             buffer.zero_()
         return {f"diag/{name}": value for name, value in found.items()}
 
@@ -189,6 +193,7 @@ class Diagnostics(Observer):
         """Who takes the negatives later, and how popular they are."""
         generator = seeding.generator(self.scene.seed, "diagnostics", step.epoch, step.index)
         negatives = some_columns(feedback.negatives, _COLUMNS, generator)
+        self.shared |= not negatives.own_rows
         n = min(len(feedback.queries.target), _CELLS // negatives.k)
         queries, negatives = some_queries(feedback.queries, negatives, n, generator)
         valid, items = standing(negatives, queries)
@@ -355,7 +360,7 @@ def temperature(loss: object) -> float:
 
 
 def some_columns(negatives: Negatives, most: int, generator: torch.Generator) -> Negatives:
-    """At most so many of the K candidates, the same ones for all queries."""
+    """At most so many of the K candidates of each row; columns keep their policies."""
     if negatives.k <= most:
         return negatives
     if negatives.k > 1 << 16:  # a permutation of a large catalogue would cost more than the look
@@ -366,14 +371,19 @@ def some_columns(negatives: Negatives, most: int, generator: torch.Generator) ->
     widths = torch.tensor([width for _, width in negatives.policies])
     span = torch.searchsorted(widths.cumsum(0), chosen, right=True)
     sizes = torch.bincount(span, minlength=len(widths)).tolist()
-    column = chosen.to(negatives.items.device)
+    column = chosen[None]
+    if negatives.own_rows and len(widths) == 1:
+        # Each row from a column of its own: candidates may stand in the order of their scores.
+        start = torch.randint(negatives.k, (len(negatives.items), 1), generator=generator)
+        column = (column + start) % negatives.k
+    column = column.to(negatives.items.device)
 
     def of(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x[:, column]
+        return None if x is None else x.gather(1, column.expand(len(x), -1))
 
     return replace(
         negatives,
-        items=negatives.items[:, column],
+        items=negatives.items.gather(1, column.expand(len(negatives.items), -1)),
         log_q=of(negatives.log_q),
         label=of(negatives.label),
         mined=of(negatives.mined),

@@ -18,8 +18,9 @@ class GradientError:
     r"""How gradients of a sampled loss differ from those of the full softmax.
 
     With g the sampled gradient of all queries, f the full one, and one constant c for all
-    queries, the least-squares solution of c E[g] = f, since an optimiser like Adam does not see
-    a constant factor:
+    queries, the least-squares solution of c E[g] = f, at least 0, since an optimiser like Adam
+    does not see a constant factor. The batch is given: what depends on it alone, as the targets
+    that in-batch negatives are, counts as bias.
 
     Attributes:
         cosine: mean over queries and draws of cos(g, f): how far one step can be trusted.
@@ -53,7 +54,7 @@ def gradient_error(sampled: Tensor, full: Tensor) -> GradientError | None:
     if not (length > 0 and norm > 0 and pulled.any()):
         return None
     inner = (mean * full).sum()
-    scale = inner / length
+    scale = (inner / length).clamp(min=0)  # a step cannot be turned around
     bias = (1 - inner * scale / norm).clamp(min=0).sqrt()
     return GradientError(
         cosine=cosine[pulled].mean().item(),

@@ -60,8 +60,11 @@ class TopK(Sampler):
             for part in chunks(len(queries.target), size)
         ]
         items, present = (torch.cat(x) for x in zip(*parts, strict=True))
-        # No hit is present: there is nothing left to exclude.
-        return Negatives(items, exclude="none", present=present, drawn=(pool,))
+        # No hit is present. The policy stands beside it for who asks what could be drawn; of a pool
+        # whose parts exclude unlike items it is no longer known which of them a column had.
+        policies = {policy for policy, _ in pool.policies}
+        exclude = policies.pop() if len(policies) == 1 else "none"
+        return Negatives(items, exclude=exclude, present=present, drawn=(pool,))
 
     @property
     def parts(self) -> tuple[Sampler, ...]:

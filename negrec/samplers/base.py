@@ -165,6 +165,12 @@ class Proposal(Sampler):
         return items
 
 
+def last_of_equal(key: Tensor) -> Tensor:
+    """For each key (N,) the index of the last one that equals it: what a later write leaves."""
+    ordered, order = key.sort(stable=True)
+    return order[torch.searchsorted(ordered, key, right=True) - 1]
+
+
 def check_k(k: int, n_items: int) -> None:
     """Refuses a number of negatives that the catalogue cannot give."""
     if k < 1:

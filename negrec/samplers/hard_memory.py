@@ -10,15 +10,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from negrec.plateau import Plateau, Start
-from negrec.samplers.base import Sampler
-from negrec.scoring import ItemScorer, chunks, score_candidates
+from negrec.samplers.base import Sampler, last_of_equal
+from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
 from negrec.types import DatasetInfo, Feedback, Negatives, Queries, Step
 
 Miner = Literal["count", "variance"]
 Action = Literal["track", "remove", "reverse"]
 
 _CERTAIN = 255  # in every place of its trace, either miner takes an item for a false negative
-_AT_ONCE = 1 << 22  # scores that are held at once where the loss holds none
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,11 @@ class Served(Negatives):
     """Negatives with items from the memory in front.
 
     Attributes:
-        scorer: the model's, for ``observe`` where the loss holds no scores.
+        scores: of the targets (N,) and of the candidates (N, K), for ``observe``, where they are
+            too many for a loss to hold; made before the step moves the item vectors.
     """
 
-    scorer: ItemScorer | None = None
+    scores: tuple[Tensor, Tensor] | None = None
 
 
 class HardMemory(Sampler):
@@ -161,15 +161,23 @@ class HardMemory(Sampler):
         mined = F.pad(remembered & self.miner.false(trace), (0, k - width))
         if self.action == "remove":
             present &= ~mined
-        return Served(
+        served_with = Served(
             torch.cat([torch.where(remembered, served, items[:, :width]), items[:, width:]], 1),
             label=mined.to(queries.hidden.dtype) if self.action == "reverse" else None,
             mined=mined,
             exclude=drawn.exclude,
             present=present,
             drawn=(drawn,),
-            scorer=scorer,
         )
+        size = queries_at_once(served_with, queries.hidden.shape[1])
+        if n <= size:
+            return served_with  # the loss will hold the scores
+        parts = [
+            score_candidates(queries.select(part), served_with.select(part), scorer)
+            for part in chunks(n, size)
+        ]
+        scores = (scorer.target(queries.hidden, queries.target), torch.cat(parts))
+        return replace(served_with, scores=scores)
 
     @property
     def parts(self) -> tuple[Sampler, ...]:
@@ -220,8 +228,7 @@ class HardMemory(Sampler):
 
     def _write(self, key: Tensor, items: Tensor, trace: Tensor) -> None:
         """Overwrites the memory of N keys; of equal keys the last one's stands."""
-        ordered, order = key.sort(stable=True)
-        last = order[torch.searchsorted(ordered, key, right=True) - 1]
+        last = last_of_equal(key)
         free = self.slots - items.shape[1]
         self.items[key] = F.pad(items[last], (0, free)).int()
         self.trace[key] = F.pad(trace[last], (0, 0, 0, free))
@@ -276,15 +283,7 @@ def _scores(feedback: Feedback) -> tuple[Tensor, Tensor, Tensor]:
     """Scores of the targets (N,) and of the candidates (N, K), and which of these are valid."""
     if feedback.scores is not None:
         return feedback.scores.positive, feedback.scores.negative, feedback.scores.valid
-    # Too many for the loss to hold. (N, K) of them are no more than the ids that are held here.
-    queries, negatives = feedback.queries, feedback.negatives
-    assert isinstance(negatives, Served)
-    scorer = negatives.scorer
-    assert scorer is not None
-    with torch.no_grad():
-        parts = [
-            score_candidates(queries.select(part), negatives.select(part), scorer)
-            for part in chunks(len(queries.target), max(1, _AT_ONCE // negatives.k))
-        ]
-        positive = scorer.target(queries.hidden, queries.target)
-    return positive, torch.cat(parts), negatives.valid(queries)
+    assert isinstance(feedback.negatives, Served)
+    if feedback.negatives.scores is None:
+        raise ValueError("false negatives are found by scores, and the loss held none")
+    return *feedback.negatives.scores, feedback.negatives.valid(feedback.queries)

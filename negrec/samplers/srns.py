@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from negrec.samplers.base import Sampler
+from negrec.samplers.base import Sampler, last_of_equal
 from negrec.samplers.uniform import Uniform
 from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
 from negrec.types import DatasetInfo, Exclude, Feedback, Negatives, Queries, Step
@@ -146,7 +146,7 @@ class SRNS(Sampler):
         visited = torch.cat([past[:, :, 1:], probability[:, :, None]], 2)
         return Refreshed(
             items.gather(1, picked),
-            exclude="none",  # what is excluded is not present
+            exclude=self.exclude,
             present=present,
             memory=memory,
             history=visited.gather(1, kept[:, :, None].expand(-1, -1, VISITS)),
@@ -159,8 +159,7 @@ class SRNS(Sampler):
         assert negatives.history is not None
         key = self._key(feedback.queries)
         # Of equal keys the last one's memory stands.
-        ordered, order = key.sort(stable=True)
-        last = order[torch.searchsorted(ordered, key, right=True) - 1]
+        last = last_of_equal(key)
         self.items[key] = negatives.memory[last].int()
         self.history[key] = negatives.history[last].half()
 

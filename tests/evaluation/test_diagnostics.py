@@ -301,13 +301,22 @@ def test_nothing_is_lost_where_an_epoch_is_interrupted(tmp_path):
     assert resumed == {1: whole[1]}
 
 
-def test_uniform_negatives_are_neither_hard_nor_false(tmp_path):
-    cfg = config(tmp_path, "k=16", "dataset.users=600", "dataset.items=200")
+WHOLE_POOL = ("sampler=adaptive", "pool=16", "sampler.base.share=query")
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    # The k hardest of k are a uniform draw, of what the policy leaves.
+    [(), WHOLE_POOL, (*WHOLE_POOL, "sampler.base.exclude=history")],
+    ids=" ".join,
+)
+def test_uniform_negatives_are_neither_hard_nor_false(tmp_path, sampler):
+    cfg = config(tmp_path, *sampler, "k=16", "dataset.users=600", "dataset.items=200")
     (tmp_path / "run").mkdir()
     experiment.run(cfg, tmp_path / "run", [])
     for values in logged(tmp_path / "run"):
         assert values["diag/hardness"] == pytest.approx(0.5, abs=0.04)
-        assert values["diag/popularity_percentile"] == pytest.approx(0.5, abs=0.02)
+        assert values["diag/popularity_percentile"] == pytest.approx(0.5, abs=0.04)
         assert values["diag/false_negative_lift_low"] < 1 < values["diag/false_negative_lift_high"]
         assert values["diag/true_lift"] == pytest.approx(1, abs=0.25)
 
@@ -354,7 +363,7 @@ def test_users_are_refused_before_anything_is_written(tmp_path):
 
 def test_a_sampler_of_its_own_is_not_registered_twice():
     look = scene(sampler=Uniform(toy.info(8), k=1), loss=BCE())
-    assert set(Diagnostics(look).state_dict()) == {"ratios", "drawn", "seconds"}
+    assert set(Diagnostics(look).state_dict()) == {"ratios", "drawn", "seconds", "shared"}
 
 
 def test_no_number_is_drawn_from_the_streams_of_training():

@@ -1,4 +1,5 @@
 import logging
+import math
 import signal
 
 import pytest
@@ -11,6 +12,7 @@ from negrec.losses.bce import BCE
 from negrec.models.sasrec import SASRec
 from negrec.objectives.ranking import Ranking
 from negrec.samplers.genni import GenNi
+from negrec.samplers.in_batch import InBatch
 from negrec.samplers.uniform import Uniform
 from negrec.training.checkpoint import Checkpoints
 from negrec.training.interruption import InterruptedRunError
@@ -109,8 +111,23 @@ def test_validation_every_other_epoch_and_after_the_last(tmp_path):
     assert validated == [1, 3, 4]
 
 
+def scarce(info):
+    """One target of the batch for everybody: some queries have it in their window."""
+    return InBatch(info, k=1)
+
+
+def test_skipped_queries_are_counted_and_weigh_nothing(tmp_path):
+    # Nothing is learnt at a rate of 0, and scores of about 0 cost ln 2 each.
+    run = Run(tmp_path, sampler=scarce, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    run.fit()
+    skipped = [run.logged[epoch]["train/skipped"] for epoch in range(4)]
+    assert min(skipped) > 0
+    assert max(skipped) < 1
+    assert run.losses() == pytest.approx([math.log(2)] * 4, abs=0.01)
+
+
 @pytest.mark.parametrize("osf", [None, 1, 2])
-@pytest.mark.parametrize("sampler", [None, genni])
+@pytest.mark.parametrize("sampler", [None, genni, scarce])
 @pytest.mark.parametrize("cut", [0, 3, 7, 12])
 def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler, osf):
     values = [0.1, 0.3, 0.2, 0.25]
@@ -147,6 +164,8 @@ def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sam
     assert same(resumed.objective.state_dict(), whole.objective.state_dict())
     logged = {**broken.logged, **resumed.logged}
     assert [logged[e]["train/loss"] for e in range(4)] == whole.losses()
+    skipped = [metrics["train/skipped"] for _, metrics in sorted(whole.logged.items())]
+    assert [logged[e]["train/skipped"] for e in range(4)] == skipped
 
 
 class Noted(Run):
