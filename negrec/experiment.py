@@ -21,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import negrec
-from negrec import seeding
+from negrec import schema, seeding
 from negrec.data.interactions import Interactions, recommended
 from negrec.data.sequences import Sequences
 from negrec.data.splits.base import Split
@@ -177,6 +177,7 @@ def _run(
 
 def build(cfg: DictConfig) -> Parts:
     """Builds every part; the order of construction is that of the data's way."""
+    schema.check(cfg)
     for name in ("seed", "max_length"):
         if not isinstance(cfg[name], int):
             raise InputError(f"{name} must be a whole number, got {name}={cfg[name]}")

@@ -150,7 +150,7 @@ def test_a_run_gets_its_configuration_folder_and_overrides(negrec_: Commands):
     assert job.cfg["sampler"]["alpha"] == 0.5
     assert job.overrides == ["sampler=genni", "alpha=0.5", "seed=3"]
     assert job.folder.parent.parent == Path.cwd() / "multirun"
-    assert "_synthetic-genni-s3_" in job.folder.name
+    assert "_synthetic-genni-bce-s3_" in job.folder.name
     assert not set(job.folder.name) & set('<>:"/\\|?*')
     assert (job.folder / "train.log").exists()
 
@@ -167,7 +167,7 @@ def test_flags_may_stand_anywhere(negrec_: Commands):
     assert negrec_("train", "sampler=uniform,popularity", "-m", "seed=range(2)") == 0
     assert [(j.cfg["seed"], j.cfg["k"]) for j in negrec_.jobs] == [(0, 1), (1, 1)] * 2
     names = [job.folder.name for job in negrec_.jobs]
-    assert names[:2] == ["0_synthetic-uniform-s0", "1_synthetic-uniform-s1"]
+    assert names[:2] == ["0_synthetic-uniform-bce-s0", "1_synthetic-uniform-bce-s1"]
     assert len({job.folder.parent for job in negrec_.jobs}) == 1
 
 
@@ -235,6 +235,12 @@ def test_a_setting_that_a_loss_does_not_have(negrec_: Commands, loss: str):
     line = negrec_.refusal("train", f"loss={loss}", "+loss.colour=red")
     assert line.startswith("loss: ")
     assert "unexpected keyword argument 'colour'" in line
+
+
+@pytest.mark.parametrize("word", ["+experiment=strng", "experiment=strng"])
+def test_an_experiment_that_does_not_exist(negrec_: Commands, word: str):
+    line = negrec_.refusal("train", word)
+    assert line.startswith("there is no experiment=strng, did you mean strong?")
 
 
 def test_a_run_is_told_what_was_chosen(negrec_: Commands):

@@ -1,5 +1,6 @@
 """Short forms of ``negrec train``, written out as plain Hydra overrides."""
 
+import difflib
 import json
 import re
 import sys
@@ -73,7 +74,21 @@ def experiment(typed: Typed) -> Typed:
     words = (
         word.removeprefix("+") if word.startswith("+experiment=") else word for word in typed.words
     )
-    return Typed(typed.flags, tuple(words))
+    typed = Typed(typed.flags, tuple(words))
+    chosen = typed.value("experiment")
+    if chosen is None or typed.flag("--config-dir") is not None:
+        return typed
+    # The group is optional in the defaults, so Hydra would take a slip for no experiment at all.
+    with configuration.opened(typed.flag("--config-path")) as loader:
+        known = sorted(loader.get_group_options("experiment"))
+    for name_ in chosen.split(","):
+        if name_ not in (*known, "null"):
+            near = difflib.get_close_matches(name_, known, n=1)
+            hint = f", did you mean {near[0]}?" if near else ""
+            raise InputError(
+                f"there is no experiment={name_}{hint} (experiment can be {', '.join(known)})"
+            )
+    return typed
 
 
 def with_split(typed: Typed) -> Typed:

@@ -234,9 +234,13 @@ def _signs(make: Make) -> None:
     # Not each negative alone: BPR-max weighs them against each other.
     made = made.without_hits().scored(made.scores.abs())
     gradient = made.gradient()
-    demand((gradient[made.target] < 0).all(), "raising the target's score raises the loss")
+    # Flat is allowed, as a hinge is where it is satisfied, but not everywhere.
+    target = gradient[made.target]
+    demand((target <= 0).all(), "raising the target's score raises the loss")
+    demand((target < 0).any(), "the target's score does not matter")
     together = (gradient * made.valid).sum(1)
-    demand((together > 0).all(), "raising the scores of all valid negatives lowers the loss")
+    demand((together >= 0).all(), "raising the scores of all valid negatives lowers the loss")
+    demand((together > 0).any(), "the negatives' scores do not matter")
 
 
 @contract(

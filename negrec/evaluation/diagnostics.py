@@ -40,6 +40,7 @@ _RATIOS = (
     "popularity_percentile",
     "effective_sample_size",
     "vanishing",
+    "mined",
     "gradient_cosine",
     "gradient_bias",
     "gradient_variance",
@@ -76,6 +77,8 @@ class Diagnostics(Observer):
     * ``effective_sample_size``: (sum w)^2 / sum w^2 over the number of valid negatives of a
       query, w = exp(s / tau) / q; 1 says that q is the model's own softmax. Needs a density and
       two valid negatives.
+    * ``mined``: the share of candidates that were taken for false negatives; only where mining
+      has started.
     * ``vanishing``: the share of queries with \|d loss / d s+\| < 1e-3.
     * ``gradient_cosine, _bias, _variance, _scale``: see ``GradientError``; only with ``gradient``.
     * ``seconds``: what all of this took.
@@ -198,6 +201,8 @@ class Diagnostics(Observer):
         queries, negatives = some_queries(feedback.queries, negatives, n, generator)
         valid, items = standing(negatives, queries)
         total = valid.sum()
+        if negatives.mined is not None:
+            self._add("mined", negatives.mined.sum(), negatives.mined.numel())
         self._add("mean_count", (self.counts[items - 1] * valid).sum(), total)
         self._add("popularity_percentile", (self.percentile[items - 1] * valid).sum(), total)
         if self.taken is None:

@@ -74,6 +74,8 @@ def refuse(sampler: Sampler, loss: Loss) -> None:
     Raises:
         ValueError: naming both parts and the reason.
     """
+    if not isinstance(loss, Loss):
+        raise ValueError("the loss is not built yet: leave _partial_ out of its yaml")
     if loss.needs_exhaustive and not sampler.exhaustive:
         reason = "it reads the whole catalogue and this draws from it: use sampler=full"
     elif loss.needs_density and not sampler.has_density:

@@ -348,6 +348,11 @@ class _Run:
             "train/epoch_seconds": at.epoch_seconds,
             "train/sampler_share": at.sampler_seconds / at.epoch_seconds,
         }
+        if at.skipped == at.queries:
+            raise InputError(
+                f"no query of epoch {epoch + 1} had a valid negative, so nothing was learnt: draw "
+                "more candidates, from more than one sequence, or choose a milder sampler.exclude"
+            )
         if at.skipped and epoch == 0:
             log.warning(
                 "%s of %s queries had no valid negative in the first epoch and were skipped: more "

@@ -94,6 +94,11 @@ def test_pairs_that_do_not_go_together_are_refused(sampler, loss, reason):
         Ranking(toy.info(), None, sampler, loss)
 
 
+def test_a_loss_that_is_not_built_is_refused():
+    with pytest.raises(ValueError, match="leave _partial_ out of its yaml"):
+        Ranking(toy.info(), None, Fixed, partial(BCE))
+
+
 def test_pairs_that_go_together_are_not_refused():
     for loss in (SampledSoftmax(log_q="refined"), BPR()):
         Ranking(toy.info(), None, partial(Uniform, k=2), loss)

@@ -126,6 +126,13 @@ def test_skipped_queries_are_counted_and_weigh_nothing(tmp_path):
     assert run.losses() == pytest.approx([math.log(2)] * 4, abs=0.01)
 
 
+def test_an_epoch_that_skips_every_query_is_an_error(tmp_path):
+    # A batch of one sequence has no targets but its own.
+    run = Run(tmp_path, sampler=scarce, batch_size=1)
+    with pytest.raises(InputError, match="no query of epoch 1 had a valid negative"):
+        run.fit()
+
+
 @pytest.mark.parametrize("osf", [None, 1, 2])
 @pytest.mark.parametrize("sampler", [None, genni, scarce])
 @pytest.mark.parametrize("cut", [0, 3, 7, 12])
