@@ -368,7 +368,7 @@ class Negatives:
     @property
     def own_rows(self) -> bool:
         """Whether each query has candidates of its own."""
-        return self.row is None and len(self.items) > 1
+        return self.row is None and len(self.items) != 1
 
     @property
     def policies(self) -> tuple[tuple[Exclude, int], ...]:
