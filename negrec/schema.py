@@ -22,7 +22,9 @@ def check(cfg: DictConfig) -> None:
     Raises:
         InputError: naming the key, what it must be, and what it is.
     """
-    _check(OmegaConf.to_container(cfg, resolve=True), "")
+    for key, node in cfg.items():
+        if key != "hydra" and OmegaConf.is_config(node):  # Hydra's own has values for jobs only
+            _check(OmegaConf.to_container(node, resolve=True), f"{key!s}.")
 
 
 def _check(node: object, prefix: str) -> None:
