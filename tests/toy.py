@@ -9,8 +9,15 @@ from negrec.contracts.toy import chi_square_p as chi_square
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.data.targets import NextItem
+from negrec.samplers.uniform import Uniform
 from negrec.scoring import ItemScorer
 from negrec.types import Batch, DatasetInfo, Jagged, Queries, Step
+
+
+class Labelling(Uniform):
+    """A sampler that may relabel candidates as positives, and never does."""
+
+    labels = True
 
 
 def jagged(rows: Sequence[Sequence[int]]) -> Jagged:

@@ -13,15 +13,6 @@ V = 30
 SHARES = ["query", "sequence", "batch"]
 
 
-class Labelling(Uniform):
-    """May relabel."""
-
-    labels = True
-
-    def __init__(self, info):
-        super().__init__(info, k=6)
-
-
 def queries_of(n=40):
     return toy.queries(toy.batch(toy.random_histories(n, V, 10), max_length=6))
 
@@ -93,7 +84,7 @@ def test_a_score_that_is_not_a_number_is_no_reason_to_skip():
     [
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"k": 7}, "k must not exceed the pool: k=7, and the pool has 6"),
-        ({"base": Labelling}, "Labelling cannot be a pool"),
+        ({"base": partial(toy.Labelling, k=6)}, "Labelling cannot be a pool"),
         ({"base": partial(Uniform, k=31)}, "pool: k must not exceed the catalogue: k=31"),
     ],
 )

@@ -17,15 +17,6 @@ V = 30
 SHARES = ["query", "sequence", "batch"]
 
 
-class Labelling(Uniform):
-    """May relabel."""
-
-    labels = True
-
-    def __init__(self, info):
-        super().__init__(info, k=2)
-
-
 def mixture(**parts):
     return Mixture(toy.info(V), parts)
 
@@ -174,7 +165,10 @@ def test_parts_learn_from_what_was_seen():
         ({}, "at least one sampler"),
         ({"uniform": partial(Uniform, k=0)}, "parts.uniform: k must be at least 1, got 0"),
         ({"all": Full}, "parts.all: Full cannot be one part of several"),
-        ({"odd": Labelling}, "parts.odd: Labelling cannot be one part of several"),
+        (
+            {"odd": partial(toy.Labelling, k=2)},
+            "parts.odd: Labelling cannot be one part of several",
+        ),
     ],
 )
 def test_bad_parts_are_refused(parts, message):
