@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
+import os
+import platform
 import secrets
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 import negrec
-from negrec import schema, seeding
+from negrec import identity, schema, seeding
 from negrec.data.interactions import Interactions, recommended
 from negrec.data.sequences import Sequences
 from negrec.data.splits.base import Split
@@ -32,24 +33,14 @@ from negrec.models.base import SequenceModel
 from negrec.models.popularity import Popularity
 from negrec.objectives.base import Objective
 from negrec.objectives.ranking import Ranking
-from negrec.reporting.tables import final_table
 from negrec.tracking.base import Tracker
 from negrec.training.checkpoint import Checkpoints
-from negrec.training.cost import lifetime_peak_mb
+from negrec.training.cost import Peak, lifetime_peak_mb
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.trainer import Fit, Trainer
 
 log = logging.getLogger(__name__)
 
-# Settings that change where, how fast or how loudly a run goes, not what comes out of it.
-_NO_PART_OF_THE_RESULT = (
-    "paths.",
-    "tracking.",
-    "dataset.source.",
-    "trainer.progress",
-    "trainer.checkpoint_minutes",
-    "diagnostics.",
-)
 # Groups that a run is named by, besides its data set and its model.
 _NAMED = ("sampler", "sampler/false_negatives", "loss")
 # Settings that a resumed run may change: its past stays what it was.
@@ -63,17 +54,28 @@ class RunResult:
     Attributes:
         run_id: the run's own id.
         folder: where its files lie.
-        objective: the best validation value of ``trainer.metric``, for sweepers.
-        fit: how training went.
-        test: the model's results.
-        popularity: the popularity ranker's.
-        oracle: of the true distribution, where it is known.
+        fit: how training went; ``best_value`` is what sweepers maximise.
+        measured: its results on the test targets; None where they were not asked for.
+        where: a line that says where a person finds the run's values.
     """
 
     run_id: str
     folder: Path
-    objective: float
     fit: Fit
+    measured: Measured | None
+    where: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Results on the test targets.
+
+    Attributes:
+        test: the model's.
+        popularity: the popularity ranker's.
+        oracle: of the true distribution, where it is known.
+    """
+
     test: Evaluation
     popularity: Evaluation
     oracle: Evaluation | None
@@ -99,6 +101,7 @@ def run(
     overrides: Sequence[str],
     sweep: str | None = None,
     choices: Mapping[str, str] | None = None,
+    test: bool = True,
 ) -> RunResult:
     """Trains, measures and logs one configuration; goes on where an earlier process stopped.
 
@@ -108,13 +111,14 @@ def run(
         overrides: what was typed, kept so that the run can be composed again.
         sweep: name of the sweep that the run belongs to.
         choices: the option chosen of each group; runs are named by them.
+        test: whether the test targets are looked at; a later call may do so, in the same folder.
 
     Raises:
         InputError: the configuration or the data cannot be used.
         InterruptedRunError: a signal came; the state is saved.
     """
     with _alone_in(folder):
-        return _run(cfg, folder, overrides, sweep, choices or {})
+        return _run(cfg, folder, overrides, sweep, choices or {}, test)
 
 
 @contextmanager
@@ -140,10 +144,12 @@ def _run(
     overrides: Sequence[str],
     sweep: str | None,
     choices: Mapping[str, str],
+    test: bool,
 ) -> RunResult:
+    peak = Peak()
     # Everything is refused or accepted before anything is written.
     parts = build(cfg)
-    observer = _observer(cfg, parts, folder)
+    observer = observer_of(cfg, parts, folder)
     record = _record(cfg, parts, folder, overrides, sweep, choices)
     describe(parts)
     log.info("run %s; negrec train run=%s goes on if it is cut off", *[record["run_id"]] * 2)
@@ -151,7 +157,7 @@ def _run(
         folder, run_name=f"{_name(parts, choices)}-s{cfg.seed}-{record['run_id']}"
     )
     _write_inputs(cfg, parts, folder, record)
-    tracker.start(_part_of_the_result(cfg), _tags(record, parts.trainer))
+    tracker.start(identity.part_of_the_result(cfg), _tags(record, parts.trainer))
     with _status(folder, record, tracker):
         for name in ("config.yaml", "leak_report.json"):
             tracker.artifact(folder / name)
@@ -163,16 +169,36 @@ def _run(
             log_metrics=tracker.log,
             observer=observer,
         )
-        result = _measure(parts, fit, str(record["run_id"]), folder)
-        metrics = _final_metrics(result, fit, parts.trainer.device)
-        _write_results(result, metrics, folder)
+        measured = _measure(parts) if test else None
+        device = parts.trainer.device
+        metrics = _final_metrics(measured, fit, peak.mb(device) or lifetime_peak_mb(device))
+        _write_results(str(record["run_id"]), measured, fit, metrics, folder)
         tracker.log(metrics)
         for pattern in ("*.parquet", "results.json", "checkpoint/best.safetensors"):
             for path in folder.glob(pattern):
                 tracker.artifact(path)
-        _show(result, cfg)
-    print(tracker.where())
-    return result
+    return RunResult(str(record["run_id"]), folder, fit, measured, tracker.where())
+
+
+def read(cfg: DictConfig) -> Interactions:
+    """The data set of a configuration, from the cache where it was read before."""
+    interactions: Interactions = instantiate(
+        cfg.dataset, cache_dir=cfg.paths.cache_dir, data_dir=cfg.paths.data_dir
+    )
+    return interactions
+
+
+def key(cfg: DictConfig, interactions: Interactions) -> str:
+    """What determines the result, as a hash: configuration, data, version of negrec."""
+    return identity.digest(
+        [identity.part_of_the_result(cfg), interactions.hash, negrec.__version__]
+    )
+
+
+def prepare(cfg: DictConfig, interactions: Interactions) -> tuple[Split, Sequences]:
+    """What is held out, and what is trained on."""
+    split: Split = instantiate(cfg.split)(interactions, max_length=cfg.max_length, seed=cfg.seed)
+    return split, Sequences(split.train, cfg.max_length, instantiate(cfg.targets), cfg.window)
 
 
 def build(cfg: DictConfig) -> Parts:
@@ -181,11 +207,8 @@ def build(cfg: DictConfig) -> Parts:
     for name in ("seed", "max_length"):
         if not isinstance(cfg[name], int):
             raise InputError(f"{name} must be a whole number, got {name}={cfg[name]}")
-    interactions: Interactions = instantiate(
-        cfg.dataset, cache_dir=cfg.paths.cache_dir, data_dir=cfg.paths.data_dir
-    )
-    split: Split = instantiate(cfg.split)(interactions, max_length=cfg.max_length, seed=cfg.seed)
-    sequences = Sequences(split.train, cfg.max_length, instantiate(cfg.targets), cfg.window)
+    interactions = read(cfg)
+    split, sequences = prepare(cfg, interactions)
     info = sequences.facts(split.info)
     torch.manual_seed(seeding.stream_seed(cfg.seed, "model"))
     model: SequenceModel = instantiate(cfg.model)(info)
@@ -211,7 +234,7 @@ def build(cfg: DictConfig) -> Parts:
     )
 
 
-def _observer(cfg: DictConfig, parts: Parts, folder: Path) -> Observer:
+def observer_of(cfg: DictConfig, parts: Parts, folder: Path) -> Observer:
     """What looks at the training; beside the evaluation it alone is shown held-out items."""
     objective = parts.objective
     ranking = objective if isinstance(objective, Ranking) else None
@@ -269,33 +292,6 @@ def _name(parts: Parts, choices: Mapping[str, str]) -> str:
     return "-".join([parts.interactions.name, *names])
 
 
-def _resolved(cfg: DictConfig) -> dict[str, Any]:
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(resolved, dict)
-    return {str(key): value for key, value in resolved.items() if key != "hydra"}
-
-
-def _part_of_the_result(cfg: DictConfig) -> dict[str, object]:
-    """The resolved configuration by dotted key, without what cannot change the result."""
-    flat = _flat(_resolved(cfg))
-    return {k: v for k, v in flat.items() if not k.startswith(_NO_PART_OF_THE_RESULT)}
-
-
-def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for key, value in node.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-def _hash(value: object) -> str:
-    text = json.dumps(value, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
 def _record(
     cfg: DictConfig,
     parts: Parts,
@@ -309,17 +305,19 @@ def _record(
     A folder that holds a run already is resumed: its id stays, and what determines its past must
     be what it was.
     """
-    config = _part_of_the_result(cfg)
+    config = identity.part_of_the_result(cfg)
     record: dict[str, object] = {
         "run_id": secrets.token_hex(4),
         "overrides": list(overrides),
         "config": config,
-        "config_hash": _hash(config),
+        "config_hash": identity.digest(config),
         "data_hash": parts.interactions.hash,
         "split_hash": parts.split.hash,
-        "key": _hash([config, parts.interactions.hash, negrec.__version__]),
+        "key": key(cfg, parts.interactions),
         "version": negrec.__version__,
         "git_commit": _git_commit(),
+        "hardware": _hardware(parts.trainer),
+        "trials": OmegaConf.select(cfg, "tuned.trials", default=0),
         "sweep": sweep,
         "choices": {g: name for g, name in choices.items() if not g.startswith("hydra/")},
         "status": "RUNNING",
@@ -360,6 +358,16 @@ def _can_be_longer(config: Mapping[str, Any]) -> bool:
     return bool(regular and config["trainer.schedule"] == "constant")
 
 
+def _hardware(trainer: Trainer) -> str:
+    name = platform.processor() or platform.machine()
+    if trainer.device.type == "cuda":
+        name = torch.cuda.get_device_name(trainer.device)
+    return (
+        f"{trainer.device} ({name}), {trainer.threads} of {os.cpu_count()} CPU threads, "
+        f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
+    )
+
+
 def _git_commit() -> str | None:
     """The commit of negrec's own checkout, where it runs from one."""
     root = Path(negrec.__file__).resolve().parents[1]
@@ -375,7 +383,7 @@ def _git_commit() -> str | None:
 
 def _tags(record: Mapping[str, object], trainer: Trainer) -> dict[str, str]:
     names = ["run_id", "config_hash", "data_hash", "split_hash", "key", "version"]
-    names += ["git_commit", "sweep"]
+    names += ["git_commit", "sweep", "trials"]
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
     chosen = record["choices"]
     assert isinstance(chosen, dict)
@@ -389,7 +397,9 @@ def _write_inputs(
 ) -> None:
     """What the run was made from, and how its ids map to the user's own."""
     data, split = parts.interactions, parts.split
-    public = {k: v for k, v in _resolved(cfg).items() if k != "tracking"}  # may hold a password
+    public = {
+        k: v for k, v in identity.resolved(cfg).items() if k != "tracking"
+    }  # may hold a password
     (folder / "config.yaml").write_text(OmegaConf.to_yaml(public), encoding="utf-8")
     _write_json(folder / "leak_report.json", split.leak.as_dict())
     users = pl.DataFrame({"user": range(data.n_users), "id": data.user_ids})
@@ -430,7 +440,7 @@ def _status(folder: Path, record: Mapping[str, object], tracker: Tracker) -> Ite
     end("FINISHED")
 
 
-def _measure(parts: Parts, fit: Fit, run_id: str, folder: Path) -> RunResult:
+def _measure(parts: Parts) -> Measured:
     info, truth = parts.split.info, parts.interactions.truth
     parts.model.eval()
     parts.objective.eval()
@@ -441,17 +451,18 @@ def _measure(parts: Parts, fit: Fit, run_id: str, folder: Path) -> RunResult:
         # The truth gives seen items the weight they had: with them ranked it would be no oracle.
         if truth is not None and parts.test.seen == "filter":
             oracle = parts.test(truth.for_catalogue(parts.split.catalogue))
-    objective = fit.best_value
-    return RunResult(run_id, folder, objective, fit, test, popularity, oracle)
+    return Measured(test, popularity, oracle)
 
 
-def _final_metrics(result: RunResult, fit: Fit, device: torch.device) -> dict[str, float]:
-    metrics = {f"test/{name}": value for name, value in result.test.metrics.items()}
-    metrics |= {f"popularity/{name}": v for name, v in result.popularity.metrics.items()}
-    if result.oracle is not None:
-        metrics |= {f"oracle/{name}": value for name, value in result.oracle.metrics.items()}
+def _final_metrics(measured: Measured | None, fit: Fit, peak_mb: float) -> dict[str, float]:
+    metrics: dict[str, float] = {}
+    if measured is not None:
+        metrics |= {f"test/{name}": value for name, value in measured.test.metrics.items()}
+        metrics |= {f"popularity/{name}": v for name, v in measured.popularity.metrics.items()}
+    if measured is not None and measured.oracle is not None:
+        metrics |= {f"oracle/{name}": value for name, value in measured.oracle.metrics.items()}
     return metrics | {
-        "cost/peak_mb": lifetime_peak_mb(device),
+        "cost/peak_mb": peak_mb,
         "cost/seconds": fit.seconds,
         "cost/seconds_to_best": fit.seconds_to_best,
         "best/epoch": float(fit.best_epoch),
@@ -459,50 +470,24 @@ def _final_metrics(result: RunResult, fit: Fit, device: torch.device) -> dict[st
     }
 
 
-def _write_results(result: RunResult, values: Mapping[str, float], folder: Path) -> None:
-    result.test.frame().write_parquet(folder / "ranks.parquet")
-    if result.test.calibration is not None:
-        result.test.calibration.write_parquet(folder / "calibration.parquet")
-    metrics = {k: _json_number(v) for k, v in values.items()}
-    fit = result.fit
+def _write_results(
+    run_id: str, measured: Measured | None, fit: Fit, values: Mapping[str, float], folder: Path
+) -> None:
+    if measured is not None:
+        measured.test.frame().write_parquet(folder / "ranks.parquet")
+        if measured.test.calibration is not None:
+            measured.test.calibration.write_parquet(folder / "calibration.parquet")
     _write_json(
         folder / "results.json",
         {
-            "run_id": result.run_id,
+            "run_id": run_id,
             "epochs": fit.epochs,
             "best_epoch": fit.best_epoch + 1,
             "converged": fit.converged,
-            "metrics": metrics,
+            "metrics": {k: _json_number(v) for k, v in values.items()},
         },
     )
 
 
 def _json_number(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _show(result: RunResult, cfg: DictConfig) -> None:
-    """The table a person came for, and where everything lies."""
-    from rich.console import Console
-
-    fit = result.fit
-    console = Console()
-    console.print(
-        final_table(result.test, result.popularity, result.oracle, cfg.evaluation.cutoffs)
-    )
-    if fit.epochs:
-        console.print(
-            f"best epoch {fit.best_epoch + 1} of {fit.epochs} "
-            f"(valid/{cfg.trainer.metric} {fit.best_value:.4f}), {fit.seconds:.0f} s"
-        )
-    if not fit.converged:
-        log.warning(
-            "the best epoch is the last: the model was still improving; go on with "
-            "`negrec train run=%s trainer.max_epochs=%d`",
-            result.run_id,
-            2 * fit.epochs,
-        )
-    console.print(f"run {result.run_id} in {result.folder}", soft_wrap=True)
-    best = Checkpoints(result.folder / "checkpoint").best
-    if best.exists():
-        console.print(f"checkpoint {best}", soft_wrap=True)

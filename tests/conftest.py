@@ -2,6 +2,8 @@
 
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -47,3 +49,17 @@ def untouched_logging() -> Iterator[None]:
         if handler not in root.handlers:
             root.addHandler(handler)
     root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store; making one takes seconds, copying it none."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    code = "from mlflow.tracking import MlflowClient as C; import sys; C(sys.argv[1])"
+    code += ".search_experiments()"
+    subprocess.run(
+        [sys.executable, "-c", code, f"sqlite:///{path}"],
+        check=True,
+        capture_output=True,
+    )
+    return path

@@ -8,6 +8,7 @@ from filelock import FileLock
 from hydra import compose, initialize_config_dir
 
 from negrec import experiment
+from negrec.commandline import train
 from negrec.errors import InputError
 from negrec.evaluation.metrics import hit_rate
 
@@ -105,7 +106,7 @@ def test_a_finished_run_is_measured_again_or_trained_longer(tmp_path):
     first = run(tmp_path / "run")
     again = run(tmp_path / "run")
     assert again.run_id == first.run_id
-    assert results(again.folder)["test/hr_10"] == first.test.metrics["hr_10"]
+    assert results(again.folder)["test/hr_10"] == first.measured.test.metrics["hr_10"]
     longer = run(tmp_path / "run", "trainer.max_epochs=4")
     assert longer.fit.epochs == 4
     whole = run(tmp_path / "whole", "trainer.max_epochs=4")
@@ -113,7 +114,21 @@ def test_a_finished_run_is_measured_again_or_trained_longer(tmp_path):
     events = (longer.folder / "events.jsonl").read_text().splitlines()
     tracked = [e["values"] for e in map(json.loads, events) if e["kind"] == "metrics"]
     last = [values["test/mrr"] for values in tracked if "test/mrr" in values][-1]
-    assert last == longer.test.metrics["mrr"] != first.test.metrics["mrr"]
+    assert last == longer.measured.test.metrics["mrr"] != first.measured.test.metrics["mrr"]
+
+
+def test_the_test_targets_are_looked_at_when_asked_for(tmp_path):
+    cfg, words = config(tmp_path)
+    (tmp_path / "run").mkdir()
+    chosen = experiment.run(cfg, tmp_path / "run", words, test=False)
+    assert chosen.measured is None
+    assert not any(name.startswith("test/") for name in results(chosen.folder))
+    assert not (chosen.folder / "ranks.parquet").exists()
+    whole = run(tmp_path / "whole")
+    assert chosen.fit.best_value == whole.fit.best_value
+    later = experiment.run(cfg, tmp_path / "run", words)
+    assert later.run_id == chosen.run_id
+    assert later.measured.test.metrics == whole.measured.test.metrics
 
 
 def test_a_run_cannot_go_on_with_other_settings(finished):
@@ -150,7 +165,9 @@ def test_a_run_without_training_is_measured(tmp_path, overrides):
     assert made.fit.epochs == 0
     assert read(made.folder / "run.json")["status"] == "FINISHED"
     if overrides == ["model=popularity"]:
-        assert made.test.metrics == pytest.approx(made.popularity.metrics, nan_ok=True)
+        assert made.measured.test.metrics == pytest.approx(
+            made.measured.popularity.metrics, nan_ok=True
+        )
 
 
 @pytest.mark.parametrize(
@@ -203,7 +220,7 @@ def test_an_unknown_metric_is_refused_before_anything_is_written(tmp_path):
 
 
 def test_no_oracle_where_seen_items_are_ranked(tmp_path):
-    assert run(tmp_path / "run", "evaluation.seen=keep").oracle is None
+    assert run(tmp_path / "run", "evaluation.seen=keep").measured.oracle is None
 
 
 def test_a_failed_run_says_so(tmp_path):
@@ -221,4 +238,5 @@ def test_a_refused_setting_writes_nothing(tmp_path):
 def test_more_epochs_are_suggested_when_the_best_is_the_last(tmp_path, caplog):
     caplog.set_level(logging.WARNING)
     made = run(tmp_path / "run", "trainer.max_epochs=1")
+    train.show(made, config(tmp_path)[0])
     assert f"negrec train run={made.run_id} trainer.max_epochs=2" in caplog.text

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import datetime
-import logging
 import math
 import re
 import sys
@@ -25,6 +24,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from negrec.commandline import configuration, explain, shorthand
+from negrec.commandline.console import quiet
 from negrec.commandline.typed import Typed
 from negrec.errors import InputError
 
@@ -136,11 +136,10 @@ class Data:
     @classmethod
     def of(cls, cfg: DictConfig) -> Data:
         """Reads and splits the data of a configuration."""
-        from negrec.data.sequences import Sequences
+        from negrec import experiment
 
-        data = instantiate(cfg.dataset, cache_dir=cfg.paths.cache_dir, data_dir=cfg.paths.data_dir)
-        split = instantiate(cfg.split)(data, max_length=cfg.max_length, seed=cfg.seed)
-        sequences = Sequences(split.train, cfg.max_length, instantiate(cfg.targets), cfg.window)
+        data = experiment.read(cfg)
+        split, sequences = experiment.prepare(cfg, data)
         return cls(data.name, sequences.facts(split.info), sequences)
 
 
@@ -393,7 +392,7 @@ def measure(cells: list[Cell], data: Data, plan: Plan) -> None:
         transient=True,
         disable=not console.is_terminal,
     )
-    with _quiet(), progress:
+    with quiet(), progress:
         task = progress.add_task("", total=plan.rounds * len(cells))
         for turn in range(plan.rounds):
             for cell in cells if turn % 2 == 0 else cells[::-1]:
@@ -459,7 +458,7 @@ def _peak_of(words: list[str], steps: int) -> float:
     with configuration.opened():
         cfg = _composed(words)
     data = Data.of(cfg)
-    with _quiet():
+    with quiet():
         cost_of(cfg, data, steps)
     return lifetime_peak_mb(_trainer(cfg, data).device)
 
@@ -595,15 +594,3 @@ def _explained() -> Iterator[None]:
         if line is None:
             raise
         raise InputError(line) from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """No log lines of trainings between the table's."""
-    log = logging.getLogger("negrec")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(level)

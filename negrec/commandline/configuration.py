@@ -2,6 +2,7 @@
 
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 import negrec
+from negrec import identity
 from negrec.commandline.typed import Typed, quoted
 from negrec.errors import InputError
 
@@ -48,6 +50,20 @@ class UserFolders(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in user_folders():
             search_path.prepend(USER_FOLDERS, f"file://{folder}", anchor="main")
+
+
+def _job(*, _root_: DictConfig) -> str:
+    """``${negrec.job:}``: what determines a job's result, in eight hexadecimal digits."""
+    return identity.digest(identity.part_of_the_result(_root_))[:8]
+
+
+# Plugins' configurations are replaced by ours of the same name, and loky replaces workers that have
+# grown: neither is anything that a person must know.
+warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/\w+' is validated", UserWarning)
+warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
+
+# When this module is imported, and not later: launchers import it in workers of their own.
+OmegaConf.register_new_resolver("negrec.job", _job, replace=True)
 
 
 def register() -> None:

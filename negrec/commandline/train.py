@@ -1,5 +1,7 @@
 """``negrec train``: Hydra in front of ``experiment.run``."""
 
+from __future__ import annotations
+
 import logging
 import os
 import shutil
@@ -8,6 +10,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hydra
 from hydra.conf import HydraConf
@@ -18,6 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from negrec.commandline import configuration, explain, shorthand
 from negrec.commandline.typed import Typed
 from negrec.training.interruption import InterruptedRunError
+
+if TYPE_CHECKING:
+    from negrec.experiment import RunResult
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +52,10 @@ def main(arguments: Sequence[str]) -> int:
     everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
         typed = shorthand.expand(typed)
+        if typed.multirun and not typed.shows:
+            from negrec.commandline import sweep
+
+            return sweep.run(typed)
         launch(typed)
     except SystemExit as stop:  # Hydra after --help, argparse after a wrong flag
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
@@ -84,33 +94,81 @@ def launch(typed: Typed) -> None:
 
 
 def task(cfg: DictConfig) -> float | None:
-    """One job: a run from its configuration to its validation metric, which sweepers optimise."""
+    """One job, from its configuration to its validation metric, which sweepers maximise."""
     settings = HydraConfig.get()
-    try:
-        # Missing values and dangling references, before anything is built or written.
-        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        from negrec import experiment  # imports torch
+    if settings.mode == RunMode.MULTIRUN:
+        from negrec.commandline import sweep
 
-        folder = Path(settings.runtime.output_dir)
-        sweep = Path(settings.sweep.dir).name if settings.mode == RunMode.MULTIRUN else None
-        choices = {str(group): str(option) for group, option in settings.runtime.choices.items()}
-        result = experiment.run(cfg, folder, list(settings.overrides.task), sweep, choices)
-        return result.objective
+        return sweep.job(cfg, settings)
+    try:
+        return single(cfg, settings)
     except InterruptedRunError as error:
         log.error("negrec: %s and saved; `negrec train run=...` with the id above goes on", error)
         raise StopError(128 + error.signal) from error
     except Exception as error:
         line = explain.inside_a_job(error)
-        if line is None:
-            log.exception("negrec: this run failed")
-        else:
+        if line is not None:
             log.error("negrec: %s", line)
-        if line is not None and settings.mode == RunMode.RUN:
             withdraw(settings)
             raise StopError(2) from error
-        what = line or f"{type(error).__name__}: {error}"
+        log.exception("negrec: this run failed")
         words = " ".join(settings.overrides.task)
+        what = f"{type(error).__name__}: {error}"
         raise JobError(f"the job `negrec train {words}` failed: {what}") from error
+
+
+def single(cfg: DictConfig, settings: HydraConf) -> float:
+    """A run on its own, and what a person wants to see of it."""
+    refuse_unknown(cfg)
+    from negrec import experiment  # imports torch
+
+    folder = Path(settings.runtime.output_dir)
+    overrides = list(settings.overrides.task)
+    result = experiment.run(cfg, folder, overrides, None, choices(settings))
+    show(result, cfg)
+    return result.fit.best_value
+
+
+def refuse_unknown(cfg: DictConfig) -> None:
+    """Refuses missing values and dangling references, before anything is built or written."""
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+
+
+def choices(settings: HydraConf) -> dict[str, str]:
+    """The option chosen of each group."""
+    return {str(group): str(option) for group, option in settings.runtime.choices.items()}
+
+
+def show(result: RunResult, cfg: DictConfig) -> None:
+    """The table a person came for, and where everything lies."""
+    from rich.console import Console
+
+    from negrec.reporting.tables import final_table
+    from negrec.training.checkpoint import Checkpoints
+
+    fit, measured = result.fit, result.measured
+    console = Console()
+    if measured is not None:
+        console.print(
+            final_table(measured.test, measured.popularity, measured.oracle, cfg.evaluation.cutoffs)
+        )
+    if fit.epochs:
+        console.print(
+            f"best epoch {fit.best_epoch + 1} of {fit.epochs} "
+            f"(valid/{cfg.trainer.metric} {fit.best_value:.4f}), {fit.seconds:.0f} s"
+        )
+    if not fit.converged:
+        log.warning(
+            "the best epoch is the last: the model was still improving; go on with "
+            "`negrec train run=%s trainer.max_epochs=%d`",
+            result.run_id,
+            2 * fit.epochs,
+        )
+    console.print(f"run {result.run_id} in {result.folder}", soft_wrap=True)
+    best = Checkpoints(result.folder / "checkpoint").best
+    if best.exists():
+        console.print(f"checkpoint {best}", soft_wrap=True)
+    print(result.where)
 
 
 def withdraw(settings: HydraConf) -> None:

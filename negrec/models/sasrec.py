@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Literal
 
@@ -16,6 +17,7 @@ from negrec.scoring import ItemScorer
 from negrec.types import Batch, DatasetInfo, Queries
 
 Layout = Literal["prenorm", "sasrec", "s3rec"]
+Init = Literal["normal", "xavier"]
 
 
 class SASRec(SequenceModel):
@@ -46,8 +48,11 @@ class SASRec(SequenceModel):
         feed_forward: inner width of f in multiples of D; the layout's own by default.
         tied: the input embeddings are the scorer's item vectors; False gives the input a table
             of its own (as gSASRec's code does).
-        init_std: standard deviation of the normal initialisation of every matrix.
-        scorer: makes the scorer from V, D and ``init_std``.
+        init: how every matrix starts. "normal": N(0, init_std^2); "xavier": N(0, 2 / (rows +
+            columns)) (Glorot & Bengio, 2010), as the PyTorch port of the authors' code that
+            UFNRec builds on. Biases start at 0.
+        init_std: standard deviation of ``init="normal"``.
+        scorer: makes the scorer from V, D and a standard deviation.
     """
 
     def __init__(
@@ -60,19 +65,27 @@ class SASRec(SequenceModel):
         layout: Layout = "prenorm",
         feed_forward: int | None = None,
         tied: bool = True,
+        init: Init = "normal",
         init_std: float = 0.02,
         scorer: Callable[..., ItemScorer] = ItemScorer,
     ) -> None:
         super().__init__()
         if layout not in _BLOCKS:
             raise ValueError(f"layout must be one of {', '.join(_BLOCKS)}, got {layout!r}")
+        if init not in ("normal", "xavier"):
+            raise ValueError(f"init must be normal or xavier, got {init!r}")
         for name, value in (("dim", dim), ("blocks", blocks), ("heads", heads)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         block = _BLOCKS[layout]
         width = dim * (feed_forward or block.feed_forward)
-        self.scorer = scorer(info.n_items, dim, init_std)
-        self.input = None if tied else ItemScorer(info.n_items, dim, init_std)
+
+        def std(rows: int, columns: int) -> float:
+            return init_std if init == "normal" else math.sqrt(2 / (rows + columns))
+
+        table = std(info.n_items, dim)
+        self.scorer = scorer(info.n_items, dim, table)
+        self.input = None if tied else ItemScorer(info.n_items, dim, table)
         self.positions = nn.Embedding(info.max_length, dim)
         self.blocks = nn.ModuleList(block(dim, heads, width, dropout) for _ in range(blocks))
         self.first = nn.LayerNorm(dim) if block.norm_first else nn.Identity()
@@ -80,7 +93,7 @@ class SASRec(SequenceModel):
         self.dropout = Dropout(dropout)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=init_std)
+                nn.init.normal_(module.weight, std=std(*module.weight.shape))
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 

@@ -120,6 +120,14 @@ class Tracker:
             self._finished = True
             self._log.append(Event("status", {"status": status}))
 
+    def identify(self, seconds: float) -> str | None:
+        """The store's own id of the run, for runs inside it; None where there is none (yet).
+
+        Args:
+            seconds: the longest wait for a store that has to be opened first.
+        """
+        return None
+
     def where(self) -> str:
         """One line that says where a person finds the run's values."""
         return f"values: {self._log.path}"

@@ -130,6 +130,15 @@ class MLflowTracker(Tracker):
                 f"negrec sync run={self.run_id}",
             )
 
+    def identify(self, seconds: float) -> str | None:
+        """MLflow's id of the run."""
+        deadline = time.monotonic() + seconds
+        progress = Progress.read(self.folder)
+        while not (progress.mlflow_run or progress.trouble) and time.monotonic() < deadline:
+            time.sleep(0.05)
+            progress = Progress.read(self.folder)
+        return progress.mlflow_run or None
+
     def where(self) -> str:
         """The command or address that shows the run."""
         progress = Progress.read(self.folder)

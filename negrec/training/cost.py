@@ -64,7 +64,7 @@ def measure(build: Build, steps: int, warm_up: int = 2) -> Cost | None:
     peak = Peak()
     trainer, model, objective = build()
     assert (trainer.max_epochs, trainer.evaluate_every) == (3, 3)
-    trainer.loader = excerpt = _Excerpt(trainer.loader, (warm_up, steps))
+    trainer.loader = excerpt = Excerpt(trainer.loader, (warm_up, steps))
     logged: dict[str, float] = {}
 
     def log(metrics: Mapping[str, float], epoch: int) -> None:
@@ -92,7 +92,7 @@ class _Unsaved(Checkpoints):
         pass
 
 
-class _Excerpt(Loader):
+class Excerpt(Loader):
     """Epochs of so many batches: a loader's own epochs, one after the other, cut off.
 
     Args:

@@ -110,7 +110,8 @@ class Trainer:
         clip_norm: largest norm of the gradient; None: not clipped.
         device: "auto" takes CUDA where there is any, else the CPU.
         precision: 32, or "bf16" for mixed precision.
-        threads: of the CPU; "auto" takes all cores.
+        threads: of the CPU; "auto" takes all cores, or ``OMP_NUM_THREADS``, by which launchers
+            share the cores between jobs.
         checkpoint_minutes: after so long an epoch is saved on its way.
         progress: a progress bar; "auto": where there is a terminal.
     """
@@ -173,7 +174,7 @@ class Trainer:
         self.clip_norm = clip_norm
         self.device = choose_device(device)
         self.bf16 = str(precision) == "bf16"
-        self.threads = usable_cores() if threads == "auto" else threads
+        self.threads = allowed_threads() if threads == "auto" else threads
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.show = progress
         EarlyStopping(patience)  # refuses bad values before anything is written
@@ -204,7 +205,9 @@ class Trainer:
         everything = [*model.parameters(), *objective.parameters()]
         parameters = [p for p in everything if p.requires_grad]  # a teacher's are not
         if not parameters:
-            return Fit(0, -1, math.nan, True, 0.0, 0.0)
+            found = validate(objective.evaluated(model))
+            log_metrics({f"valid/{name}": value for name, value in found.items()}, 0)
+            return Fit(0, -1, found.get(self.metric, math.nan), True, 0.0, 0.0)
         optimizer = self.make_optimizer(parameters)
         for parameter in parameters:
             # Kept for good: sparse gradients are added into it without a fresh (V, D) tensor.
@@ -479,6 +482,12 @@ class _Run:
         self.stopping.best_value, self.stopping.best_epoch = at.best_value, at.best_epoch
         self.stopping.waited = at.waited
         log.info("resumed at epoch %d, step %d", at.epoch + 1, at.step)
+
+
+def allowed_threads() -> int:
+    """CPU threads that this process should use: ``OMP_NUM_THREADS``, else all its cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
 
 
 def usable_cores() -> int:

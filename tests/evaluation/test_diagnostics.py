@@ -287,7 +287,7 @@ class Fit:
             Checkpoints(checkpoints),
             lambda _: {"ndcg_10": 0.0},
             lambda metrics, epoch: self.logged.setdefault(epoch, without_clocks(metrics)),
-            experiment._observer(cfg, parts, folder),
+            experiment.observer_of(cfg, parts, folder),
         )
 
 
@@ -326,7 +326,7 @@ def test_what_the_truth_likes_is_likely(tmp_path):
     cfg = config(tmp_path)
     parts = experiment.build(cfg)
     truth = parts.interactions.truth.for_catalogue(parts.split.catalogue)
-    diagnostics = experiment._observer(cfg, parts, tmp_path)
+    diagnostics = experiment.observer_of(cfg, parts, tmp_path)
     batch = next(parts.trainer.loader.epoch(0))
     last = batch.items[batch.query]
     queries = Queries.of(batch, truth.hidden(batch.user[batch.sequence], batch.items))

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 from torch.nn import functional as F
 
 from negrec.models.sasrec import SASRec
@@ -117,10 +118,41 @@ def test_dropout_differs_from_call_to_call_in_training_only():
     assert torch.equal(model.states(batch), model.states(batch))
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("tied", [True, False])
+def test_xavier_is_that_of_torch(layout, tied):
+    # Both start a matrix from the same draws of one generator, so only their scale differs:
+    # the normal one's by init_std = 1, Xavier's as torch has it.
+    def started(init):
+        torch.manual_seed(7)
+        info = toy.info(V, max_length=L)
+        return SASRec(info, dim=D, layout=layout, tied=tied, init=init, init_std=1.0)
+
+    model, drawn = started("xavier"), started("normal")
+    for (name, parameter), raw in zip(model.named_parameters(), drawn.parameters(), strict=True):
+        if parameter.dim() == 2:
+            fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(parameter)
+            torch.testing.assert_close(parameter, raw * math.sqrt(2 / (fan_in + fan_out)))
+        elif name.endswith("bias"):
+            assert not parameter.any()
+    torch.manual_seed(7)
+    # The item vectors are drawn first.
+    assert torch.equal(model.scorer.weight, nn.init.xavier_normal_(torch.empty(V, D)))
+
+
+def test_variance_of_xavier_by_hand():
+    # V = 3000 items of D = 100: 2 / 3100; qkv (300, 100): 2 / 400; a 5 % margin is over ten
+    # standard errors of the variance of 30,000 normal numbers (0.8 % of it).
+    model = SASRec(toy.info(3000, max_length=L), dim=100, heads=1, init="xavier")
+    assert model.scorer.weight.var().item() == pytest.approx(2 / 3100, rel=0.05)
+    assert model.blocks[0].qkv.weight.var().item() == pytest.approx(2 / 400, rel=0.05)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"layout": "postnorm"}, "layout must be one of prenorm, sasrec, s3rec, got 'postnorm'"),
+        ({"init": "he"}, "init must be normal or xavier, got 'he'"),
         ({"heads": 3}, "heads must divide dim, got heads=3 and dim=8"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"blocks": 0}, "blocks must be at least 1, got 0"),

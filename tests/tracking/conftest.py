@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,23 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from negrec.tracking.mlflow import ENVIRONMENT, MLflowTracker
+from negrec.tracking.mlflow import MLflowTracker
 from tests.tracking.stores import Server, Store
-
-
-@pytest.fixture(scope="session")
-def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store; making one takes seconds, copying it none."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    code = "from mlflow.tracking import MlflowClient as C; import sys; C(sys.argv[1])"
-    code += ".search_experiments()"
-    subprocess.run(
-        [sys.executable, "-c", code, f"sqlite:///{path}"],
-        env={**os.environ, **ENVIRONMENT},
-        check=True,
-        capture_output=True,
-    )
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,233 @@
+"""``negrec train -m``: many jobs as one sweep, which can be typed again and loses nothing."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import shlex
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from hydra.conf import HydraConf
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from negrec.commandline import explain, plan, sweep_table, train
+from negrec.commandline.plan import Sweep
+from negrec.commandline.sweep_table import Outcome
+from negrec.commandline.typed import Typed, quoted
+from negrec.sweeping import jobs
+from negrec.sweeping.display import Display
+from negrec.sweeping.jobs import Failure
+from negrec.tracking.base import Status, Tracker
+from negrec.training.interruption import InterruptedRunError
+
+if TYPE_CHECKING:
+    from negrec.sweeping.record import Record
+
+log = logging.getLogger(__name__)
+
+# What a job learns of the command that started it, on whatever machine it runs.
+_STARTED = "NEGREC_SWEEP_STARTED"  # when, seconds since 1970
+_PROCESS = "NEGREC_SWEEP_PROCESS"  # its process
+_PARENT = "NEGREC_PARENT_RUN"  # the sweep's run in the tracking store
+
+_STORE_SECONDS = 120.0  # the longest wait for a store that has to be made
+_WATCH_SECONDS = 1.0
+
+
+def run(typed: Typed) -> int:
+    """Runs the jobs of ``negrec train -m ...``; 0, 1 where one failed, 128 + a signal's number.
+
+    Raises:
+        InputError: the sweep cannot be meant; nothing has been written.
+    """
+    started = time.time()
+    sweep = plan.planned(typed)
+    # Only now: it imports torch.
+    from negrec.commandline import forecasting
+    from negrec.sweeping.record import Record
+
+    before = Record.read(sweep.folder)
+    record = replace(before or Record(sweep.name, sweep.command), command=sweep.command)
+    sweep, record = forecasting.foretold(sweep, record)
+    sweep_table.show_plan(sweep, record)
+    if sweep.frame.sweep.dry_run:
+        return 0
+    sweep.folder.mkdir(parents=True, exist_ok=True)
+    record.write(sweep.folder)
+    with _parent(sweep, record.id) as parent:
+        interrupted = _work(sweep, record, started, parent.identify(_STORE_SECONDS))
+        outcome = Outcome.of(sweep, started)
+        status: Status = "KILLED" if interrupted else "FAILED" if outcome.failed else "FINISHED"
+        parent.log(outcome.metrics)
+        parent.finish(status)
+    sweep_table.show_outcome(sweep, outcome, time.time() - started, bool(interrupted))
+    return interrupted or int(bool(outcome.failed or outcome.missing))
+
+
+@contextmanager
+def _parent(sweep: Sweep, run_id: str) -> Iterator[Tracker]:
+    """The sweep's own run in the tracking store, which is closed however the sweep ends."""
+    parent: Tracker = instantiate(sweep.frame.tracking)(sweep.folder, run_name=sweep.name)
+    parent.start(
+        {"command": sweep.command},
+        {"negrec.run_id": run_id, "negrec.sweep": sweep.name, "negrec.kind": "sweep"},
+    )
+    try:
+        yield parent
+    except BaseException:
+        parent.finish("FAILED")
+        raise
+    finally:
+        parent.finish("KILLED")  # without effect where it has ended already
+
+
+def _work(sweep: Sweep, record: Record, started: float, parent: str | None) -> int:
+    """Runs what is to be done; 0, or 128 + the number of the signal that ended it."""
+    expected = {
+        folder: forecast.seconds if (forecast := record.forecasts.get(cell.key)) else None
+        for cell in sweep.cells
+        for _, folder in cell.jobs.values()
+    }
+    open_ = {name: s for name, s in expected.items() if sweep_table.is_open(sweep, name)}
+    done = sweep.total - len(open_) if not sweep.searches else 0
+    try:
+        with (
+            _terminated(),
+            Display(sweep.folder, open_, sweep.total, done, record.at_once, started),
+        ):
+            _launch(sweep, started, parent)
+    except train.StopError as stop:
+        return stop.code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    return 0
+
+
+def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
+    """Hands the jobs to Hydra's launcher, until each of them has come to an end.
+
+    A process that dies takes with it what others of the same launcher were doing. What it
+    interrupted runs again, one job at a time, so that the one to blame is found out.
+    """
+    about = {_STARTED: str(started), _PROCESS: str(os.getpid()), _PARENT: parent or ""}
+    around = [f"++hydra.job.env_set.{key}={quoted(value)}" for key, value in about.items()]
+    if sweep.typed.value("hydra/job_logging") is None:
+        around.append("hydra/job_logging=negrec_sweep")
+    if sweep.typed.value("sweep.name") is None:
+        around.append(f"sweep.name={sweep.name}")
+    words = {folder: overrides for cell in sweep.cells for overrides, folder in cell.jobs.values()}
+    while True:
+        try:
+            train.launch(sweep.typed.plus(*around))
+            return
+        except Exception as error:
+            suspects = [name for name in sweep.folders if _cut_off(sweep.folder / name, started)]
+            if not suspects:
+                raise
+            log.debug("a worker died: %s", error)
+        hydras = [w for w in sweep.typed.words if plan.is_about(w, "hydra")]
+        for name in suspects:
+            alone = Typed(sweep.typed.flags, (*words[name], *hydras, *around))
+            try:
+                train.launch(alone)
+            except Exception as error:
+                folder = sweep.folder / name
+                if not _cut_off(folder, started):
+                    raise
+                what = explain.one_line(f"its process died ({type(error).__name__}: {error})")
+                hint = "was there memory enough? Fewer jobs at once need less"
+                Failure(f"{what}; {hint}", _command(words[name]), None).write(folder)
+
+
+def _cut_off(folder: Path, started: float) -> bool:
+    """Whether a job began with this command and did not end."""
+    written = folder / "train.log"
+    past = jobs.look(folder)
+    begun = written.exists() and written.stat().st_mtime >= started
+    return begun and past.status not in ("FINISHED", "FAILED")
+
+
+def _command(overrides: tuple[str, ...] | list[str]) -> str:
+    """What repeats a job alone."""
+    own = [word for word in overrides if not plan.is_about(word, "sweep")]
+    return shlex.join(["negrec", "train", *own])
+
+
+@contextmanager
+def _terminated() -> Iterator[None]:
+    """SIGTERM ends the sweep in order, also while the jobs are other processes'."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise train.StopError(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def job(cfg: DictConfig, settings: HydraConf) -> float | None:
+    """One job of a sweep, in whatever process: its best validation value, None where it failed.
+
+    What is done already is not done again, and a failure is written down in place of raised, so
+    that no launcher stops the other jobs for it.
+    """
+    folder = Path(settings.runtime.output_dir)
+    overrides = [w for w in settings.overrides.task if not plan.is_about(w, "sweep")]
+    _stop_with_the_sweep()
+    key = None
+    try:
+        train.refuse_unknown(cfg)
+        from negrec import experiment  # imports torch
+
+        jobs.wait_for_others(folder)
+        key = experiment.key(cfg, experiment.read(cfg))
+        started = float(os.environ.get(_STARTED, math.inf))
+        past = jobs.settled(folder, key, cfg.sweep.retry, started)
+        if past is not None:
+            return past.value
+        name = Path(settings.sweep.dir).name
+        result = experiment.run(cfg, folder, overrides, name, train.choices(settings))
+        return result.fit.best_value
+    except InterruptedRunError as error:
+        log.error("negrec: %s and saved", error)
+        if os.environ.get(_PROCESS) != str(os.getpid()):
+            os._exit(128 + error.signal)  # a worker would take the next job
+        raise train.StopError(128 + error.signal) from error
+    except Exception as error:
+        line = explain.inside_a_job(error)
+        if line is None:
+            log.exception("negrec: this job failed")
+            line = explain.one_line(f"{type(error).__name__}: {error}")
+        log.error("negrec: %s", line)
+        Failure(line, _command(overrides), key).write(folder)
+        return None
+
+
+def _stop_with_the_sweep() -> None:
+    """A worker whose parent is gone saves its job and ends: nobody would stop it any more."""
+    parent = os.getppid()
+    if os.environ.get(_PROCESS) in (None, str(os.getpid())):
+        return
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    if not any(thread.name == _stop_with_the_sweep.__name__ for thread in threading.enumerate()):
+        threading.Thread(target=watch, name=_stop_with_the_sweep.__name__, daemon=True).start()

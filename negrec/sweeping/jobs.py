@@ -1,0 +1,130 @@
+"""The jobs of a sweep, as their folders tell them: done, failed, or still to do."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock
+
+Retry = Literal["failed", "all", "none"]
+Status = Literal["NEW", "RUNNING", "KILLED", "FAILED", "FINISHED"]
+
+# Where runs lie that others took the place of; no part of the sweep's results.
+SUPERSEDED = "superseded"
+_FAILURE = "failure.json"
+# What Hydra writes before a job begins, and the lock of who works on it.
+_HYDRAS = (".hydra", "train.log", "run.lock")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job has no result.
+
+    Attributes:
+        error: the reason, in one line.
+        command: what repeats the job alone.
+        key: of the job; None where it failed before its data was read.
+    """
+
+    error: str
+    command: str
+    key: str | None
+
+    def write(self, folder: Path) -> None:
+        """Keeps it in the job's folder."""
+        text = json.dumps(asdict(self), indent=1) + "\n"
+        (folder / _FAILURE).write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class Past:
+    """What became of a job so far.
+
+    Attributes:
+        status: NEW where it never began; RUNNING also where its process was killed.
+        run_id: of its run, None where there is none.
+        key: what determines its result, as a hash; None where it is not known.
+        value: its best validation value, where it is finished.
+        failure: why it failed, where it did.
+        ended: when it finished or failed, seconds since 1970.
+    """
+
+    status: Status
+    run_id: str | None = None
+    key: str | None = None
+    value: float | None = None
+    failure: Failure | None = None
+    ended: float = 0.0
+
+
+def look(folder: Path) -> Past:
+    """What a job's folder says."""
+    run = _json(folder / "run.json")
+    run_id, key = run.get("run_id"), run.get("key")
+    failed = _json(folder / _FAILURE)
+    if failed:
+        ended = (folder / _FAILURE).stat().st_mtime
+        return Past("FAILED", run_id, key or failed["key"], None, Failure(**failed), ended)
+    if not run:
+        return Past("NEW")
+    status: Status = run["status"]
+    results = _json(folder / "results.json")
+    if status == "FINISHED" and results:
+        value = results["metrics"]["best/value"]
+        ended = (folder / "results.json").stat().st_mtime
+        return Past(status, run_id, key, value, None, ended)
+    if status == "FINISHED":  # somebody deleted its results: measured again
+        status = "KILLED"
+    return Past(status, run_id, key)
+
+
+def wait_for_others(folder: Path) -> None:
+    """Lets another process end that is at work on the same job."""
+    with FileLock(folder / "run.lock"):
+        pass
+
+
+def settled(folder: Path, key: str, retry: Retry, started: float) -> Past | None:
+    """What the job came to, where it need not run; None where it must, and the way is clear.
+
+    An interrupted job goes on in its folder. What a job left that runs anew is moved aside.
+
+    Args:
+        folder: of the job.
+        key: what determines its result now.
+        retry: what is done anew.
+        started: when the command was given; what was done since is not done again.
+    """
+    past = look(folder)
+    if past.key in (None, key):
+        done = past.status == "FINISHED" and retry != "all"
+        left = past.status == "FAILED" and retry == "none"
+        if done or left or (past.status in ("FINISHED", "FAILED") and past.ended >= started):
+            return past
+        if past.status in ("NEW", "RUNNING", "KILLED"):
+            return None
+    set_aside(folder, past.run_id)
+    return None
+
+
+def set_aside(folder: Path, run_id: str | None) -> None:
+    """Moves what a job left to the sweep's folder for such runs, where it can still be found."""
+    target = folder.parent / SUPERSEDED / f"{folder.name}_{run_id or int(time.time())}"
+    target.mkdir(parents=True, exist_ok=True)
+    # The record goes last: killed on the way, the next attempt moves the rest.
+    entries = sorted(folder.iterdir(), key=lambda path: path.name in ("run.json", _FAILURE))
+    for entry in entries:
+        if entry.name not in _HYDRAS:
+            entry.rename(target / entry.name)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):  # absent, or being written
+        return {}
+    return found if isinstance(found, dict) else {}
