@@ -28,6 +28,16 @@ VERBS = {
     "train": Verb(
         "negrec.commandline.train:main", "train a recommender, measure it, log it to MLflow"
     ),
+    "choose": Verb(
+        "negrec.commandline.choose:main", "find the sampler for your data within your time"
+    ),
+    "report": Verb(
+        "negrec.commandline.report:main", "say which sampler to use, from the runs of a sweep"
+    ),
+    "rescore": Verb(
+        "negrec.commandline.rescore:main",
+        "recompute metrics of finished runs with other cut-offs or popularity groups",
+    ),
     "check": Verb(
         "negrec.commandline.check:main", "see whether your own sampler or loss keeps the contracts"
     ),

@@ -56,6 +56,18 @@ def written(folder: Path) -> int:
     return (folder / "results.json").stat().st_mtime_ns
 
 
+def process(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A sweep in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "negrec", "train", "-m", *SMALL, *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 # ---- what runs
 
 
@@ -163,12 +175,13 @@ def test_a_worker_that_is_killed_costs_its_own_job_only(sweep, tmp_path, monkeyp
         "        os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     words = ["sampler=uniform,deadly", "seed=0,1", "sweep.probe=0", "tracking=none"]
-    done = subprocess.run(
-        [sys.executable, "-m", "negrec", "train", "-m", *SMALL, *words, "hydra/launcher=joblib"],
-        env={**os.environ, "PYTHONPATH": str(tmp_path), "NEGREC_CONF_DIR": str(tmp_path / "mine")},
-        capture_output=True,
-        text=True,
-        check=False,
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[1])])
+    done = process(
+        tmp_path,
+        *words,
+        "hydra/launcher=joblib",
+        PYTHONPATH=paths,
+        NEGREC_CONF_DIR=str(tmp_path / "mine"),
     )
     assert done.returncode == 1, done.stderr
     assert "2 finished, 2 failed" in done.stdout
@@ -223,6 +236,55 @@ def test_a_folder_of_something_else_is_refused(sweep):
     code, said = sweep("seed=0,1", "sweep.name=mine")
     assert code == 2
     assert "no sweep's: choose another sweep.name" in said
+
+
+# ---- tuning
+
+
+def test_a_tuning_sweep_writes_values_that_later_runs_take(sweep, tmp_path, monkeypatch):
+    monkeypatch.setenv("NEGREC_CONF_DIR", str(tmp_path / "mine"))
+    (tmp_path / "mine").mkdir()
+    rates = "trainer.optimizer.lr=1e-5,1e-2"
+    words = ["sampler=genni", "alpha=0.5,2", rates, "seed=0,1", "sweep.probe=0", "sweep.tune=true"]
+    code, said = sweep(*words)
+    assert code == 0
+    assert "best of 4 settings" in said
+    means: dict[tuple[float, float], float] = {}
+    for folder in folders():
+        config = json.loads((folder / "run.json").read_text())["config"]
+        setting = (config["alpha"], config["trainer.optimizer.lr"])
+        value = json.loads((folder / "results.json").read_text())["metrics"]["best/value"]
+        means[setting] = means.get(setting, 0) + value / 2
+    alpha, rate = max(means, key=means.__getitem__)
+    code, _ = sweep("sampler=genni", "sweep.name=after", "sweep.probe=0")
+    assert code == 0
+    (after,) = [f for f in folders() if f.parent.name == "after"]
+    record = json.loads((after / "run.json").read_text())
+    assert (record["config"]["alpha"], record["config"]["trainer.optimizer.lr"]) == (alpha, rate)
+    assert record["trials"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(["loss=bce,bpr"], "loss is a part"), (["seed=0,1"], "has nothing to tune")],
+)
+def test_what_cannot_be_tuned(sweep, words, says):
+    code, said = sweep(*words, "sweep.tune=true")
+    assert code == 2
+    assert says in said
+
+
+def test_optuna_searches_and_goes_on_when_typed_again(tmp_path):
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper", reason="negrec[optuna] is missing")
+    words = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=4", "sampler=genni"]
+    words += ["alpha=interval(0.5,4)", "sweep.probe=0", "tracking=none"]
+    assert process(tmp_path, *words).returncode == 0
+    before = {folder: written(folder) for folder in folders(tmp_path / "multirun")}
+    assert len(before) == 4
+    done = process(tmp_path, *words)
+    assert done.returncode == 0
+    assert "4 finished" in done.stdout
+    assert {folder: written(folder) for folder in folders(tmp_path / "multirun")} == before
 
 
 # ---- what ends it

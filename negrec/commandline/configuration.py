@@ -38,6 +38,19 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else package.parent / "conf"
 
 
+def writable_dir() -> Path:
+    """Where configuration of one's own is written: the user's first folder, else a checkout's.
+
+    Raises:
+        InputError: there is neither.
+    """
+    for folder in user_folders():
+        return folder
+    if conf_dir().is_relative_to(Path(negrec.__file__).resolve().parent):
+        raise InputError(f"a folder for it is wanted: mkdir my_conf, then {USER_FOLDERS}=my_conf")
+    return conf_dir()
+
+
 def user_folders() -> list[Path]:
     """The folders of ``$NEGREC_CONF_DIR``, first one first."""
     names = os.environ.get(USER_FOLDERS, "").split(os.pathsep)
@@ -57,9 +70,7 @@ def _job(*, _root_: DictConfig) -> str:
     return identity.digest(identity.part_of_the_result(_root_))[:8]
 
 
-# Plugins' configurations are replaced by ours of the same name, and loky replaces workers that have
-# grown: neither is anything that a person must know.
-warnings.filterwarnings("ignore", r"\s*'hydra/(launcher|sweeper)/\w+' is validated", UserWarning)
+# Loky replaces workers that have grown, which is nothing that a person must know.
 warnings.filterwarnings("ignore", "A worker stopped while some jobs", UserWarning)
 
 # When this module is imported, and not later: launchers import it in workers of their own.

@@ -62,8 +62,9 @@ def jobs_at_once(frame: DictConfig) -> int:
     if "array_parallelism" in launcher:
         return int(launcher.array_parallelism)
     if "ray" in launcher:
-        there = launcher.ray.init.get("num_cpus") or cores
-        return max(1, math.floor(there / launcher.ray.remote.get("num_cpus", 1)))
+        there: float = launcher.ray.init.get("num_cpus") or cores
+        each: float = launcher.ray.remote.get("num_cpus", 1)
+        return max(1, math.floor(there / each))
     return cores if "submitit_folder" in launcher else 1
 
 

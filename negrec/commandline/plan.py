@@ -25,12 +25,61 @@ from negrec.sweeping.jobs import Retry
 # What of the configuration a sweep needs for itself, and what makes no other sweep of a command.
 _AROUND = ("sweep", "paths", "tracking", "hydra")
 _GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
-# Options that are a plugin's: its module, and the extra of negrec that brings it.
-_EXTRAS = {
-    ("hydra/launcher", "ray"): ("hydra_ray_launcher", "ray"),
-    ("hydra/launcher", "submitit_local"): ("hydra_submitit_launcher", "slurm"),
-    ("hydra/launcher", "submitit_slurm"): ("hydra_submitit_launcher", "slurm"),
-    ("hydra/sweeper", "optuna"): ("hydra_optuna_sweeper", "optuna"),
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A launcher or sweeper that is not Hydra's own.
+
+    Attributes:
+        module: in ``hydra_plugins``.
+        extra: of negrec that brings it; None where it is always there.
+        settings: what a sweep needs where the plugin's own default is another.
+    """
+
+    module: str
+    extra: str | None
+    settings: tuple[str, ...] = ()
+
+
+_PLUGINS = {
+    "hydra/launcher": {
+        # A job that is handed out early cannot be taken back.
+        "joblib": Plugin(
+            "hydra_joblib_launcher",
+            None,
+            ("hydra.launcher.pre_dispatch=n_jobs", "hydra.launcher.batch_size=1"),
+        ),
+        # A cluster that exists already refuses the size of its memory.
+        "ray": Plugin(
+            "hydra_ray_launcher",
+            "ray",
+            (
+                "+hydra.launcher.ray.init.object_store_memory=null",
+                "+hydra.launcher.ray.remote.num_cpus=1",
+            ),
+        ),
+        # Minutes; what takes longer goes on when the command is typed again.
+        "submitit_local": Plugin(
+            "hydra_submitit_launcher", "slurm", ("hydra.launcher.timeout_min=1440",)
+        ),
+        "submitit_slurm": Plugin(
+            "hydra_submitit_launcher", "slurm", ("hydra.launcher.timeout_min=1440",)
+        ),
+    },
+    "hydra/sweeper": {
+        # Seeded, so that the same command draws the same and finds what is done.
+        "optuna": Plugin(
+            "hydra_optuna_sweeper",
+            "optuna",
+            (
+                "hydra.sweeper.direction=maximize",
+                "hydra.sweeper.sampler.seed=0",
+                "hydra.sweeper.n_jobs=1",
+                "hydra.sweeper.max_failure_rate=1.0",
+            ),
+        ),
+    },
 }
 
 
@@ -60,6 +109,7 @@ class Sweep:
         command: the command as a person typed it.
         frame: the configuration of what stands around the jobs.
         name: of its folder and of its run in the tracking store.
+        axes: the keys that it varies.
         cells: what is run; of a search one example.
         searches: whether a sweeper decides on the way what is run.
     """
@@ -68,6 +118,7 @@ class Sweep:
     command: str
     frame: DictConfig
     name: str
+    axes: tuple[str, ...]
     cells: tuple[Cell, ...]
     searches: bool
 
@@ -101,24 +152,27 @@ def planned(typed: Typed) -> Sweep:
         InputError: an extra is missing, or a name cannot be a folder's.
         HydraException, OmegaConfBaseException: a job does not compose.
     """
-    require_extras(typed)
+    command = shlex.join(["negrec", "train", *typed.arguments])
+    typed = with_plugins(typed)
     with configuration.opened(typed.flag("--config-path")) as loader:
         frame = _frame(typed)
         if frame.sweep.retry not in get_args(Retry):
             raise InputError(f"sweep.retry must be failed, all or none, got {frame.sweep.retry}")
-        axes = frame.hydra.sweeper.get("params") or {}
+        own = frame.hydra.sweeper.get("params") or {}
         # An experiment file may name axes of its own; what is typed goes before them.
-        words = [f"{key}={value}" for key, value in axes.items() if typed.value(key) is None]
+        words = [f"{key}={value}" for key, value in own.items() if typed.value(key) is None]
         words += [w for w in typed.words if not is_about(w, "hydra")]
         overrides = OverridesParser.create(loader).parse_overrides(words)
+        axes = tuple(name(o) for o in overrides if o.is_sweep_override())
+        if frame.sweep.tune:
+            _refuse_to_tune(axes, loader)
         searches = frame.hydra.sweeper._target_ != _GRID
         if searches:
             overrides = [o for o in overrides if not o.is_sweep_override()]
         jobs = _jobs(overrides)
         hydras = [w for w in typed.words if is_about(w, "hydra")]
-        varied = {name(o) for o in overrides if o.is_sweep_override()} - {"seed"}
         cells = tuple(
-            _cell([*configuration.search(typed), *hydras], list(words), seeds, varied)
+            _cell([*configuration.search(typed), *hydras], list(words), seeds, {*axes} - {"seed"})
             for words, seeds in jobs.items()
         )
         title = frame.sweep.name or _title(typed, words, cells, loader)
@@ -127,8 +181,25 @@ def planned(typed: Typed) -> Sweep:
             f"sweep.name={title}: letters, digits and . + = , _ - make a folder's name"
         )
     OmegaConf.update(frame, "sweep.name", str(title))
-    command = shlex.join(["negrec", "train", *typed.arguments])
-    return Sweep(typed, command, frame, str(title), cells, searches)
+    return Sweep(typed, command, frame, str(title), axes, cells, searches)
+
+
+def _refuse_to_tune(axes: Sequence[str], loader: ConfigLoader) -> None:
+    """Tuning finds values for data sets and samplers; it does not choose parts."""
+    parts = [axis for axis in axes if loader.get_group_options(axis)]
+    if other := [part for part in parts if part not in ("dataset", "sampler")]:
+        raise InputError(
+            f"sweep.tune finds values for each data set and sampler, and {other[0]} is a part: "
+            "tune in one sweep for each"
+        )
+    if not tuned(axes):
+        raise InputError("sweep.tune has nothing to tune: vary a value, such as alpha=1,2,3")
+    configuration.writable_dir()
+
+
+def tuned(axes: Sequence[str]) -> list[str]:
+    """The axes that a tuning sweep finds values for."""
+    return [axis for axis in axes if axis not in ("dataset", "sampler", "seed")]
 
 
 def with_fewer(sweep: Sweep, seeds: int | None, max_epochs: int | None) -> Sweep:
@@ -154,11 +225,23 @@ def with_fewer(sweep: Sweep, seeds: int | None, max_epochs: int | None) -> Sweep
     return replace(less, command=sweep.command)
 
 
-def require_extras(typed: Typed) -> None:
-    """Refuses a launcher or a sweeper whose plugin is not installed."""
-    for (group, option), (module, extra) in _EXTRAS.items():
-        if typed.value(group) == option and find_spec(f"hydra_plugins.{module}") is None:
-            raise InputError(f"{group}={option} is not installed: pip install 'negrec[{extra}]'")
+def with_plugins(typed: Typed) -> Typed:
+    """The command with what a sweep needs of the plugins it names, where it does not say.
+
+    Raises:
+        InputError: a plugin is not installed.
+    """
+    for group, plugins in _PLUGINS.items():
+        option = typed.value(group)
+        plugin = plugins.get(option or "")
+        if plugin is None:
+            continue
+        if find_spec(f"hydra_plugins.{plugin.module}") is None:
+            extra = f"negrec[{plugin.extra}]" if plugin.extra else "negrec"
+            raise InputError(f"{group}={option} is not installed: pip install '{extra}'")
+        wanted = [word for word in plugin.settings if typed.value(name(parsed([word])[0])) is None]
+        typed = typed.plus(*wanted)
+    return typed
 
 
 def is_about(word: str, *roots: str) -> bool:

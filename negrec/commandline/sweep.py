@@ -20,11 +20,11 @@ from hydra.conf import HydraConf
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
-from negrec.commandline import explain, plan, sweep_table, train
+from negrec.commandline import configuration, explain, plan, sweep_table, train
 from negrec.commandline.plan import Sweep
 from negrec.commandline.sweep_table import Outcome
 from negrec.commandline.typed import Typed, quoted
-from negrec.sweeping import jobs
+from negrec.sweeping import jobs, tuning
 from negrec.sweeping.display import Display
 from negrec.sweeping.jobs import Failure
 from negrec.tracking.base import Status, Tracker
@@ -71,6 +71,10 @@ def run(typed: Typed) -> int:
         parent.log(outcome.metrics)
         parent.finish(status)
     sweep_table.show_outcome(sweep, outcome, time.time() - started, bool(interrupted))
+    if sweep.frame.sweep.tune and not (interrupted or outcome.missing):
+        for found in tuning.best(sweep.folder, plan.tuned(sweep.axes)):
+            path = found.write(configuration.writable_dir(), sweep.name)
+            print(f"best of {found.trials} settings: {path}")
     return interrupted or int(bool(outcome.failed or outcome.missing))
 
 

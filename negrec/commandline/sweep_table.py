@@ -30,7 +30,7 @@ def show_plan(sweep: Sweep, record: Record) -> None:
     console = Console()
     console.print(f"sweep {sweep.name} in {sweep.folder}", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
-    table.add_column("trial" if sweep.searches else "cell")
+    table.add_column("trial" if sweep.searches else "cell", overflow="fold")
     for column in ("jobs", "done", "s/epoch", "epochs at most", "each job", "disk"):
         table.add_column(column, justify="right")
     open_jobs, open_seconds, disk, known = 0, 0.0, 0.0, True

@@ -1,5 +1,4 @@
 import json
-import os
 import threading
 import time
 from pathlib import Path
@@ -89,7 +88,7 @@ def test_other_data_makes_another_job(tmp_path):
 def test_moving_aside_that_was_cut_off_is_finished_later(tmp_path):
     folder = job(tmp_path / "job")
     (tmp_path / jobs.SUPERSEDED / "job_r1").mkdir(parents=True)
-    os.rename(folder / "results.json", tmp_path / jobs.SUPERSEDED / "job_r1" / "results.json")
+    (folder / "results.json").rename(tmp_path / jobs.SUPERSEDED / "job_r1" / "results.json")
     set_aside(folder, "r1")
     assert look(tmp_path / jobs.SUPERSEDED / "job_r1").status == "FINISHED"
 
