@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from negrec import cli
 from negrec.sweeping import jobs
-from tests.tracking.stores import Store
+from tests.tracking.stores import Store, free_port
 
 SMALL = [
     "dataset.users=200",
@@ -37,10 +38,7 @@ def sweep(tmp_path, monkeypatch, capsys, untouched_logging):
     monkeypatch.delenv("NEGREC_CONF_DIR", raising=False)
 
     def typed(*words: str) -> tuple[int, str]:
-        own = {word.partition("=")[0] for word in words}
-        small = [word for word in SMALL if word.partition("=")[0] not in own]
-        store = [] if "tracking" in own else ["tracking=none"]
-        code = cli.main(["train", "-m", *small, *store, *words])
+        code = cli.main(["train", "-m", *_small(words), "tracking=none", *words])
         captured = capsys.readouterr()
         return code, captured.out + captured.err
 
@@ -56,10 +54,16 @@ def written(folder: Path) -> int:
     return (folder / "results.json").stat().st_mtime_ns
 
 
+def _small(words: Sequence[str]) -> list[str]:
+    """The settings of small runs, without those that are given."""
+    own = {word.partition("=")[0] for word in words}
+    return [word for word in SMALL if word.partition("=")[0] not in own]
+
+
 def process(folder: Path, *words: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A sweep in a process of its own."""
     return subprocess.run(
-        [sys.executable, "-m", "negrec", "train", "-m", *SMALL, *words],
+        [sys.executable, "-m", "negrec", "train", "-m", *_small(words), *words],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1]), **variables},
         capture_output=True,
@@ -127,6 +131,39 @@ def test_a_parallel_sweep_is_the_same_sweep(sweep):
         for found in (folders(Path("multirun"))[:2], folders(Path("multirun"))[2:])
     ]
     assert values[0] == values[1]
+
+
+@pytest.mark.slow
+def test_ray_alone_and_an_existing_cluster(tmp_path):
+    pytest.importorskip("ray", reason="negrec[ray] is missing")
+    program = str(Path(sys.executable).with_name("ray"))
+    quiet = {**os.environ, "RAY_AUTH_MODE": "disabled"}
+    words = ["seed=0,1", "sweep.probe=0", "tracking=none", "hydra/launcher=ray"]
+    alone = process(tmp_path, *words, "sweep.name=alone", RAY_AUTH_MODE="disabled")
+    assert alone.returncode == 0, alone.stderr
+    port = free_port()
+    start = [program, "start", "--head", f"--port={port}", "--num-cpus=2"]
+    start += ["--include-dashboard=false", "--disable-usage-stats"]
+    # Elsewhere: its workers do not know the folder that the sweep is typed in.
+    subprocess.run(start, env=quiet, check=True, capture_output=True, cwd=tmp_path.parent)
+    try:
+        address = f"hydra.launcher.ray.init.address=127.0.0.1:{port}"
+        there = process(tmp_path, *words, address, "sweep.name=there", RAY_AUTH_MODE="disabled")
+    finally:
+        subprocess.run([program, "stop"], env=quiet, check=True, capture_output=True)
+    assert there.returncode == 0, there.stderr
+    assert "2 finished" in alone.stdout
+    assert "2 finished" in there.stdout
+
+
+def test_submitit_as_on_slurm(tmp_path):
+    pytest.importorskip("submitit", reason="negrec[slurm] is missing")
+    words = ["seed=0,1", "sweep.probe=0", "tracking=none", "hydra/launcher=submitit_local"]
+    done = process(tmp_path, *words, "trainer.threads=auto")
+    assert done.returncode == 0, done.stderr
+    assert "2 finished" in done.stdout
+    for folder in folders(tmp_path / "multirun"):
+        assert "CPU threads 1" in (folder / "train.log").read_text()
 
 
 # ---- what fails
@@ -312,9 +349,8 @@ def test_a_sweep_that_is_killed_twice_ends_with_every_job_done_once(tmp_path, mi
     """SIGKILL at random moments: 12 finished children of one parent, none twice."""
     store = Store(Path(shutil.copy(migrated, tmp_path / "mlflow.db")))
     words = ["sampler=uniform,popularity", "seed=range(6)", "sweep.probe=0", "sweep.name=mine"]
-    command = [sys.executable, "-m", "negrec", "train", "-m", *SMALL, *words]
-    command += [f"tracking.uri={store.uri}", "trainer.max_epochs=3", "hydra/launcher=joblib"]
-    command = [word for word in command if word != "trainer.max_epochs=1"]
+    words += [f"tracking.uri={store.uri}", "trainer.max_epochs=3", "hydra/launcher=joblib"]
+    command = [sys.executable, "-m", "negrec", "train", "-m", *_small(words), *words]
     seeded = random.Random(4)
     done = [0]
     for _ in range(2):

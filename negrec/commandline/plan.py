@@ -59,9 +59,11 @@ _PLUGINS = {
                 "+hydra.launcher.ray.remote.num_cpus=1",
             ),
         ),
-        # Minutes; what takes longer goes on when the command is typed again.
+        # Minutes; what takes longer goes on when the command is typed again. Jobs start all at once.
         "submitit_local": Plugin(
-            "hydra_submitit_launcher", "slurm", ("hydra.launcher.timeout_min=1440",)
+            "hydra_submitit_launcher",
+            "slurm",
+            ("hydra.launcher.timeout_min=1440", "+hydra.job.env_set.OMP_NUM_THREADS='1'"),
         ),
         "submitit_slurm": Plugin(
             "hydra_submitit_launcher", "slurm", ("hydra.launcher.timeout_min=1440",)
@@ -124,8 +126,8 @@ class Sweep:
 
     @property
     def folder(self) -> Path:
-        """Where its jobs lie."""
-        return Path(str(self.frame.hydra.sweep.dir))
+        """Where its jobs lie, absolute: workers may have been started elsewhere."""
+        return Path(str(self.frame.hydra.sweep.dir)).absolute()
 
     @property
     def folders(self) -> list[str]:

@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 _STARTED = "NEGREC_SWEEP_STARTED"  # when, seconds since 1970
 _PROCESS = "NEGREC_SWEEP_PROCESS"  # its process
 _PARENT = "NEGREC_PARENT_RUN"  # the sweep's run in the tracking store
+_WHERE = "NEGREC_SWEEP_WHERE"  # the folder that it was typed in
 
 _STORE_SECONDS = 120.0  # the longest wait for a store that has to be made
 _WATCH_SECONDS = 1.0
@@ -123,8 +124,15 @@ def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
     A process that dies takes with it what others of the same launcher were doing. What it
     interrupted runs again, one job at a time, so that the one to blame is found out.
     """
-    about = {_STARTED: str(started), _PROCESS: str(os.getpid()), _PARENT: parent or ""}
+    about = {
+        _STARTED: str(started),
+        _PROCESS: str(os.getpid()),
+        _PARENT: parent or "",
+        _WHERE: str(Path.cwd()),
+    }
     around = [f"++hydra.job.env_set.{key}={quoted(value)}" for key, value in about.items()]
+    if sweep.typed.value("hydra.sweep.dir") is None:
+        around.append(f"hydra.sweep.dir={quoted(str(sweep.folder))}")
     if sweep.typed.value("hydra/job_logging") is None:
         around.append("hydra/job_logging=negrec_sweep")
     if sweep.typed.value("sweep.name") is None:
@@ -193,6 +201,7 @@ def job(cfg: DictConfig, settings: HydraConf) -> float | None:
     folder = Path(settings.runtime.output_dir)
     overrides = [w for w in settings.overrides.task if not plan.is_about(w, "sweep")]
     _stop_with_the_sweep()
+    os.chdir(os.environ.get(_WHERE, "."))  # what was typed may be relative to it
     key = None
     try:
         train.refuse_unknown(cfg)

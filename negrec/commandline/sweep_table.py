@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich import box
@@ -28,7 +29,7 @@ def is_open(sweep: Sweep, name: str) -> bool:
 def show_plan(sweep: Sweep, record: Record) -> None:
     """The cells with what is known of their cost, and how long all of it will take."""
     console = Console()
-    console.print(f"sweep {sweep.name} in {sweep.folder}", soft_wrap=True)
+    console.print(f"sweep {sweep.name} in {_shown(sweep.folder)}", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("trial" if sweep.searches else "cell", overflow="fold")
     for column in ("jobs", "done", "s/epoch", "epochs at most", "each job", "disk"):
@@ -75,6 +76,12 @@ def _cut(sweep: Sweep, record: Record) -> str:
     if record.max_epochs is not None:
         what.append(f"at most {record.max_epochs} epochs")
     return f"for sweep.budget={budget}: {' and '.join(what)}"
+
+
+def _shown(folder: Path) -> Path:
+    """A folder as short as it can be said here."""
+    here = Path.cwd()
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _size(size: float) -> str:

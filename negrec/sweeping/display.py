@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -34,7 +33,6 @@ class _Running:
     value: float | None = None
     best: float | None = None
     seconds: float | None = None
-    since: float = field(default_factory=time.time)
 
     def update(self) -> None:
         """Reads what was logged since the last time."""
@@ -147,18 +145,18 @@ class Display:
     def _end(self, name: str, past: jobs.Past) -> None:
         self._told.add(name)
         self._done += 1
-        job = self._running.pop(name, None)
-        seconds = past.ended - (job.since if job else past.ended)
+        self._running.pop(name, None)
         foretold = self._expected.get(name)
-        if job is not None and foretold:
-            self._spent, self._foretold = self._spent + seconds, self._foretold + foretold
+        if past.status == "FINISHED" and foretold:
+            self._spent, self._foretold = self._spent + past.seconds, self._foretold + foretold
         what = f"[{self._done}/{self._total}] {name}: "
         if past.failure is not None:
             what += f"FAILED: {past.failure.error}"
+        elif past.value is None:
+            what += "done"
         else:
-            metric = f"valid/{job.metric}" if job is not None and job.metric else "validation"
-            value = "no value" if past.value is None else f"best {metric} {past.value:.4f}"
-            what += f"{value}, {duration.words(seconds)}"
+            spent = duration.words(past.seconds)
+            what += f"best valid/{past.metric} {past.value:.4f}, trained for {spent}"
         self._console.print(Text(what), soft_wrap=True)
 
     def seconds_left(self) -> float | None:

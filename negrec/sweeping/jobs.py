@@ -49,6 +49,8 @@ class Past:
         run_id: of its run, None where there is none.
         key: what determines its result, as a hash; None where it is not known.
         value: its best validation value, where it is finished.
+        metric: the name of that value.
+        seconds: of training and validation, where it is finished.
         failure: why it failed, where it did.
         ended: when it finished or failed, seconds since 1970.
     """
@@ -57,6 +59,8 @@ class Past:
     run_id: str | None = None
     key: str | None = None
     value: float | None = None
+    metric: str = ""
+    seconds: float = 0.0
     failure: Failure | None = None
     ended: float = 0.0
 
@@ -68,15 +72,17 @@ def look(folder: Path) -> Past:
     failed = _json(folder / _FAILURE)
     if failed:
         ended = (folder / _FAILURE).stat().st_mtime
-        return Past("FAILED", run_id, key or failed["key"], None, Failure(**failed), ended)
+        failure = Failure(**failed)
+        return Past("FAILED", run_id, key or failure.key, failure=failure, ended=ended)
     if not run:
         return Past("NEW")
     status: Status = run["status"]
     results = _json(folder / "results.json")
     if status == "FINISHED" and results:
-        value = results["metrics"]["best/value"]
+        found, metric = results["metrics"], run["config"]["trainer.metric"]
         ended = (folder / "results.json").stat().st_mtime
-        return Past(status, run_id, key, value, None, ended)
+        value, seconds = found["best/value"], found["cost/seconds"]
+        return Past(status, run_id, key, value, metric, seconds, ended=ended)
     if status == "FINISHED":  # somebody deleted its results: measured again
         status = "KILLED"
     return Past(status, run_id, key)

@@ -16,9 +16,11 @@ def job(folder: Path, status: str = "FINISHED", key: str = "k", value: float | N
     """A job's folder as Hydra and a run leave it."""
     folder.mkdir(parents=True)
     (folder / "train.log").write_text("")
-    (folder / "run.json").write_text(json.dumps({"run_id": "r1", "key": key, "status": status}))
+    run = {"run_id": "r1", "key": key, "status": status, "config": {"trainer.metric": "hr_5"}}
+    (folder / "run.json").write_text(json.dumps(run))
     if status == "FINISHED":
-        (folder / "results.json").write_text(json.dumps({"metrics": {"best/value": value}}))
+        metrics = {"best/value": value, "cost/seconds": 7.0}
+        (folder / "results.json").write_text(json.dumps({"metrics": metrics}))
     return folder
 
 
@@ -34,6 +36,7 @@ def test_a_folder_tells_what_became_of_its_job(tmp_path):
     assert look(tmp_path / "none").status == "NEW"
     done = look(job(tmp_path / "done"))
     assert (done.status, done.run_id, done.key, done.value) == ("FINISHED", "r1", "k", 0.5)
+    assert (done.metric, done.seconds) == ("hr_5", 7.0)
     assert look(job(tmp_path / "cut", "RUNNING")).status == "RUNNING"
     broken = look(failed(tmp_path / "failed"))
     assert (broken.status, broken.failure.error) == ("FAILED", "no good")
