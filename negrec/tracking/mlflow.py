@@ -54,6 +54,17 @@ ENVIRONMENT = {
 }
 PARENT_VARIABLE = "NEGREC_PARENT_RUN"
 
+# MLflow's page of runs hides metrics and tags until they are chosen. A view that somebody shares is
+# a tag of the experiment, and its key stands in the address (MLflow 3.17; the format is its own).
+VIEW = "negrec"
+_COLUMNS = (
+    *("tags.`negrec.dataset`", "tags.`negrec.split`", "tags.`negrec.sampler`"),
+    *("tags.`negrec.loss`", "metrics.`best/value`", "metrics.`test/hr_10`"),
+    *("metrics.`test/ndcg_10`", "metrics.`test/balance_10`", "metrics.`cost/seconds`"),
+)
+VIEW_TAG = f"mlflow.sharedViewState.{VIEW}"
+_VIEW = {"selectedColumns": _COLUMNS, "orderByKey": "metrics.`best/value`", "orderByAsc": False}
+
 _SCHEMES = r"(https?|sqlite|postgresql|mysql|mssql|databricks)(\+\w+)?://.+|databricks"
 _POLL_SECONDS = 0.5  # how often the log is looked at
 _LONGEST_PAUSE_SECONDS = 30.0  # between attempts while nothing answers
@@ -378,7 +389,9 @@ class Sender:
         if found is None:
             location = _artifact_location(self._uri, self._artifact_root, name)
             try:
-                return str(self._call(client.create_experiment, name, artifact_location=location))
+                view = {VIEW_TAG: json.dumps(_VIEW)}
+                make = client.create_experiment
+                return str(self._call(make, name, artifact_location=location, tags=view))
             except MlflowException as error:
                 # Another run's process was faster.
                 if error.error_code != "RESOURCE_ALREADY_EXISTS":

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from negrec.errors import InputError
-from negrec.tracking.events import FILE_NAME, EventLog
+from negrec.tracking.events import FILE_NAME, Event, EventLog
 from negrec.tracking.mlflow import Delivery, Progress, absolute_uri, shown_at
 from negrec.tracking.runs import find_run
 
@@ -54,6 +54,19 @@ def sync(folder: Path, uri: str | None = None) -> Synced:
         if event.kind == "metrics" and end <= after.sent
     )
     return Synced(complete, values, after)
+
+
+def attach(folder: Path, path: Path) -> bool:
+    """Adds a file or folder to a run that has ended, and sends it; whether it has arrived.
+
+    Args:
+        folder: the run's, or the sweep's.
+        path: inside it.
+    """
+    events = EventLog(folder / FILE_NAME)
+    events.append(Event("artifact", {"path": path.relative_to(folder).as_posix()}))
+    # Without a store so far (tracking=none) it waits for `negrec sync`, as the values do.
+    return bool(Progress.read(folder).uri) and sync(folder).complete
 
 
 def main(argv: list[str]) -> int:

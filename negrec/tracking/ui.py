@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import json
 import os
 import signal
 import socket
@@ -16,7 +17,7 @@ import urllib.request
 from pathlib import Path
 
 from negrec.errors import InputError
-from negrec.tracking.mlflow import ENVIRONMENT, absolute_uri, sqlite_path
+from negrec.tracking.mlflow import ENVIRONMENT, VIEW, VIEW_TAG, absolute_uri, sqlite_path
 from negrec.tracking.redaction import without_secrets
 from negrec.tracking.sync import DEFAULT_URI
 
@@ -90,6 +91,8 @@ def _serve(uri: str, host: str, port: int) -> int:
             print(f"opening {address} ...", flush=True)
             if _answers(server, address):
                 print(f"MLflow is at {address} (Ctrl-C stops it)", flush=True)
+                for page in _pages(address):
+                    print(f"runs by sampler, with their metrics: {page}", flush=True)
             server.wait()
         except KeyboardInterrupt:
             return 0
@@ -114,6 +117,21 @@ def _answers(server: subprocess.Popen[bytes], address: str) -> bool:
             return True
         time.sleep(0.2)
     return False
+
+
+def _pages(address: str) -> list[str]:
+    """Of each experiment the page of runs with the columns that matter here."""
+    body = json.dumps({"max_results": 20, "filter": f"tags.`{VIEW_TAG}` LIKE '%'"}).encode()
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(f"{address}/api/2.0/mlflow/experiments/search", body, headers)
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with contextlib.suppress(OSError, ValueError), opener.open(request, timeout=10) as answer:
+        found = json.load(answer).get("experiments", [])
+        return [
+            f"{address}/#/experiments/{e['experiment_id']}/runs?viewStateShareKey={VIEW}"
+            for e in found
+        ]
+    return []
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

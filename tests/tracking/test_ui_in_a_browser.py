@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import urllib.request
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from html.parser import HTMLParser
@@ -16,7 +15,7 @@ from urllib.parse import quote
 import pytest
 
 from negrec.tracking.base import RUN_ID_TAG
-from negrec.tracking.mlflow import PARENT_VARIABLE, MLflowTracker
+from negrec.tracking.mlflow import PARENT_VARIABLE, VIEW, MLflowTracker
 from tests.tracking.stores import Server, Store, until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "chrome"))), None)
@@ -117,19 +116,15 @@ def test_the_sweep_and_its_balance_are_seen(
     assert set(folded.cells) == {sweep["my-sweep"]}
     assert folded.cells[sweep["my-sweep"]]["attributes.`Run Name`"].endswith("my-sweep")
 
-    # Columns of metrics are the reader's choice. A view that somebody shares holds one: it is a
-    # tag of the experiment, and its key stands in the address.
-    key = "metrics.`test/balance_10`"
-    columns = [key, "tags.`negrec.sampler`"]
-    view = {"selectedColumns": columns, "orderByKey": key, "orderByAsc": False}
-    share(server, json.dumps(view))
-    shown = Grid(browse(f"{runs}?viewStateShareKey=test"))
+    # Columns of metrics are the reader's choice; the experiment brings a view that has them.
+    columns = ["metrics.`test/balance_10`", "tags.`negrec.sampler`"]
+    shown = Grid(browse(f"{runs}?viewStateShareKey={VIEW}"))
     assert {*columns} <= shown.headers
     assert set(shown.cells) == set(sweep.values())
     for sampler, balance in BALANCE.items():
         row = shown.cells[sweep[f"beauty-{sampler}-s0"]]
         assert [row[column] for column in columns] == [str(balance), sampler]
-    assert shown.cells[sweep["my-sweep"]][key] == "-"  # a sweep has no balance of its own
+    assert shown.cells[sweep["my-sweep"]][columns[0]] == "-"  # a sweep has no balance of its own
 
     # The page that compares runs lists every metric without being asked.
     children = [sweep[f"beauty-{sampler}-s0"] for sampler in BALANCE]
@@ -139,15 +134,3 @@ def test_the_sweep_and_its_balance_are_seen(
     )
     for text in ("test/balance_10", "0.438", "0.563", "beauty-uniform-s0", "beauty-genni-s0"):
         assert text in compared
-
-
-def share(server: Server, view: str) -> None:
-    """Does what "Share, permalink" does on the page."""
-    tag = {"experiment_id": "1", "key": "mlflow.sharedViewState.test", "value": view}
-    request = urllib.request.Request(
-        f"{server.uri}/api/2.0/mlflow/experiments/set-experiment-tag",
-        json.dumps(tag).encode(),
-        {"Content-Type": "application/json"},
-    )
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        assert answer.status == 200
