@@ -57,7 +57,9 @@ examples:
   negrec train sampler=genni alpha=2.5          another sampler and its main knob
   negrec train clicks.csv                       your own table of user, item, timestamp
   negrec train -m sampler=uniform,genni seed=0,1,2
-                                                six runs, one after the other
+                                                a sweep of six runs
+  negrec report                                 which sampler to use, by the newest sweep
+  negrec choose clicks.csv budget=2h            find the sampler for your data
   negrec train run=ID                           go on with an interrupted run
   negrec inspect run=ID user=USER               what it predicts for one of your users
   negrec ui                                     see the runs
