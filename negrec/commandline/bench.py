@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
@@ -161,7 +160,7 @@ def bench(arguments: Sequence[str]) -> int:
     """Measures, prints the table and saves it."""
     from rich.console import Console
 
-    with _explained():
+    with explain.explained():
         plan = planned(arguments)
         with configuration.opened() as loader:
             baseline, candidates = Composer(plan, loader).cells()
@@ -249,26 +248,12 @@ def _choices(override: Override, loader: ConfigLoader) -> list[str]:
     return found
 
 
-class _NotComposedError(Exception):
-    """Words that make no configuration.
-
-    Attributes:
-        words: the overrides.
-        reason: Hydra's error.
-    """
-
-    def __init__(self, words: Sequence[str], reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.words = tuple(words)
-        self.reason = reason
-
-
 def _composed(words: Sequence[str]) -> DictConfig:
     """The configuration of a training, while Hydra is open."""
     try:
         return compose(configuration.CONFIG_NAME, list(words))
     except Exception as error:
-        raise _NotComposedError(words, error) from error
+        raise explain.NotComposedError(words, error) from error
 
 
 class Composer:
@@ -575,22 +560,3 @@ def _folder(data: Data, cfg: DictConfig) -> Path:
     folder = Path(cfg.paths.runs_dir) / f"{now:%Y-%m-%d}" / name
     folder.mkdir(parents=True)
     return folder
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors of a configuration as the lines that ``negrec train`` has for them."""
-    try:
-        yield
-    except InputError:
-        raise
-    except _NotComposedError as error:
-        line = explain.before_a_job(error.reason, Typed((), error.words))
-        if line is None:
-            raise
-        raise InputError(line) from error
-    except Exception as error:
-        line = explain.inside_a_job(error) or explain.before_a_job(error, Typed((), ()))
-        if line is None:
-            raise
-        raise InputError(line) from error

@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any
 import yaml
 from filelock import FileLock, Timeout
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
 from negrec import identity
 from negrec.commandline import configuration, explain, shorthand
+from negrec.commandline.candidates import (
+    Candidate,
+    composed,
+    listed,
+    read_candidates,
+    without_hydra,
+)
 from negrec.commandline.choose_screen import Screen, show
 from negrec.commandline.typed import Typed, name, parsed
 from negrec.errors import InputError
@@ -55,7 +62,6 @@ anything trains, sweep.name the folder's name.
 
 _FILE_NAME = "choose.json"
 _LOCK = "choose.lock"
-_CANDIDATES = "choose.yaml"
 _SEEDS = 3
 _BUDGET = "1h"
 # Not part of what is chosen: the data, and where and how a run goes.
@@ -88,21 +94,6 @@ class Asked:
     losses: list[str] | None
     rest: tuple[str, ...]
     split: bool
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What may be chosen.
-
-    Attributes:
-        words: the overrides that make it.
-        cfg: the configuration, with the longest training.
-        choices: the option of each group.
-    """
-
-    words: tuple[str, ...]
-    cfg: DictConfig
-    choices: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -155,7 +146,7 @@ def choose(arguments: Sequence[str]) -> None:
     Raises:
         InputError: the command, the data or the budget cannot be used.
     """
-    with _explained():
+    with explain.explained():
         plan = planned(understood(arguments))
         plan.folder.mkdir(parents=True, exist_ok=True)
     with _alone_in(plan.folder), Diary(plan) as diary, Screen(plan, diary) as screen:
@@ -254,14 +245,14 @@ def planned(asked: Asked) -> Plan:
     with configuration.opened():
         rest = list(asked.rest)
         of_data = [o for o in parsed(rest) if re.match("dataset|paths", name(o))]
-        cfg, _ = _composed([str(override.input_line) for override in of_data])
+        cfg, _ = without_hydra([str(override.input_line) for override in of_data])
         data = experiment.read(cfg)
         if not asked.split:
             split = recommended(data).split
             are = "no timestamps" if data.timestamp is None else "timestamps"
             print(f"split={split}, since there are {are}")
             rest.append(f"split={split}")
-        candidates = composed(listed(asked, read_candidates()), rest)
+        candidates = composed(listed(read_candidates(), asked.samplers, asked.losses), rest)
     if len(candidates) < 2:
         raise InputError(
             f"there is one candidate, {next(iter(candidates))}: name more with sampler=A,B or "
@@ -277,126 +268,6 @@ def planned(asked: Asked) -> Plan:
     key = identity.digest([keys, asked.n_seeds])
     folder = cfg.sweep.name or f"choose-{data.name}-{key[:8]}"
     return Plan(asked, candidates, data, Path(cfg.paths.runs_dir) / folder, key)
-
-
-def read_candidates() -> dict[str, list[str]]:
-    """All candidates of the shipped file and of the user's, which come last.
-
-    Raises:
-        InputError: a file holds something else.
-    """
-    found: dict[str, list[str]] = {}
-    folders = [configuration.conf_dir(), *reversed(configuration.user_folders())]
-    for path in [folder / _CANDIDATES for folder in folders]:
-        if not path.exists():
-            continue
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        if not isinstance(content, dict):
-            raise InputError(f"{path} must hold a list of overrides for each name")
-        for cell, words in content.items():
-            found.pop(cell, None)
-            if words is None:
-                continue
-            if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-                raise InputError(f"{path}: {cell} must be a list such as [sampler=uniform, k=5]")
-            if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", str(cell)):
-                raise InputError(f"{path}: {cell!r} must consist of letters, digits, _, - and .")
-            found[str(cell)] = words
-    return found
-
-
-def listed(asked: Asked, known: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The candidates that were asked for.
-
-    A sampler without a candidate of its own becomes one, with the softmax loss, which goes with any
-    number of negatives. A loss that is not a candidate's own replaces its loss with all settings.
-    """
-    found = {cell: list(words) for cell, words in known.items()}
-    if asked.samplers is not None:
-        found = {}
-        for sampler in asked.samplers:
-            of_it = {c: list(words) for c, words in known.items() if f"sampler={sampler}" in words}
-            found |= of_it or {sampler: [f"sampler={sampler}", "loss=sampled_softmax"]}
-    if asked.losses is None:
-        return found
-    crossed = {}
-    for cell, words in found.items():
-        for loss in asked.losses:
-            others = [word for word in words if not re.match(r"loss[=.]", word)]
-            own = f"loss={loss}" in words
-            crossed[f"{cell}-{loss}"] = words if own else [*others, f"loss={loss}"]
-    return crossed
-
-
-def composed(listed: Mapping[str, Sequence[str]], rest: Sequence[str]) -> dict[str, Candidate]:
-    """The candidates with the rest of the command: what is typed wins, where its key is known."""
-    from hydra.core.global_hydra import GlobalHydra
-
-    loader = GlobalHydra.instance().config_loader()
-    typed = parsed(rest)
-    groups = [o for o in typed if loader.get_group_options(str(o.key_or_group))]
-    values = [o for o in typed if o not in groups]
-    retyped = {name(override) for override in typed}
-    found, used = {}, set()
-    for cell, words in listed.items():
-        own = [str(o.input_line) for o in parsed(words) if name(o) not in retyped]
-        own += [str(override.input_line) for override in groups]
-        cfg, _ = _composed(own)
-        known = [str(o.input_line) for o in values if _known(o, cfg)]
-        used.update(known)
-        cfg, choices = _composed([*own, *known])
-        OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-        found[cell] = Candidate((*own, *known), cfg, choices)
-    for override in values:
-        if str(override.input_line) not in used:  # refused as `train` refuses it
-            _composed([*own, str(override.input_line)])
-    return found
-
-
-def _known(override: Override, cfg: DictConfig) -> bool:
-    # What is added or deleted is Hydra's to judge.
-    always = override.is_add() or override.is_delete()
-    return always or configuration.has_key(cfg, str(override.key_or_group))
-
-
-def _composed(words: Sequence[str]) -> tuple[DictConfig, dict[str, str]]:
-    """A configuration without Hydra's part, and the option of each group."""
-    try:
-        cfg = configuration.composed(words)
-    except Exception as error:
-        raise _NotComposedError(tuple(words), error) from error
-    choices = {str(group): str(option) for group, option in cfg.hydra.runtime.choices.items()}
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg, choices
-
-
-class _NotComposedError(Exception):
-    """Words that make no configuration, and Hydra's error."""
-
-    def __init__(self, words: tuple[str, ...], reason: Exception) -> None:
-        super().__init__(str(reason))
-        self.words = words
-        self.reason = reason
-
-
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Errors of a configuration as the lines that ``negrec train`` has for them."""
-    try:
-        yield
-    except InputError:
-        raise
-    except _NotComposedError as error:
-        line = explain.before_a_job(error.reason, Typed((), error.words))
-        if line is None:
-            raise
-        raise InputError(line) from error
-    except Exception as error:
-        line = explain.inside_a_job(error) or explain.before_a_job(error, Typed((), ()))
-        if line is None:
-            raise
-        raise InputError(line) from error
 
 
 # ---- what is done

@@ -4,6 +4,7 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TypeVar
 
@@ -39,6 +40,43 @@ _BUILDS = (
     "torch.nn.modules.module",
 )
 _SEE_ALL = "negrec train --cfg job lists them"
+
+
+class NotComposedError(Exception):
+    """Words that make no configuration.
+
+    Attributes:
+        words: the overrides.
+        reason: Hydra's error.
+    """
+
+    def __init__(self, words: Sequence[str], reason: Exception) -> None:
+        super().__init__(str(reason))
+        self.words = tuple(words)
+        self.reason = reason
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Errors of a configuration as the lines that ``negrec train`` has for them.
+
+    Raises:
+        InputError: the line.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except NotComposedError as error:
+        line = before_a_job(error.reason, Typed((), error.words))
+        if line is None:
+            raise
+        raise InputError(line) from error
+    except Exception as error:
+        line = inside_a_job(error) or before_a_job(error, Typed((), ()))
+        if line is None:
+            raise
+        raise InputError(line) from error
 
 
 def before_a_job(error: Exception, typed: Typed) -> str | None:

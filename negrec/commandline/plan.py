@@ -59,7 +59,7 @@ _PLUGINS = {
                 "+hydra.launcher.ray.remote.num_cpus=1",
             ),
         ),
-        # Minutes; what takes longer goes on when the command is typed again. Jobs start all at once.
+        # Minutes; what takes longer goes on when typed again. Jobs start all at once.
         "submitit_local": Plugin(
             "hydra_submitit_launcher",
             "slurm",

@@ -11,6 +11,7 @@ import pytest
 
 from negrec import cli, experiment, identity
 from negrec.commandline import choose, configuration
+from negrec.commandline.candidates import Candidate, composed, listed, read_candidates
 from negrec.errors import InputError
 from negrec.sweeping.halving import Choice, Judgement, Round
 from negrec.training.interruption import InterruptedRunError
@@ -218,7 +219,10 @@ def test_a_folder_of_something_else_is_left_alone(negrec_choose: Choose, tmp_pat
 def candidates(*words: str) -> dict[str, choose.Candidate]:
     asked = choose.understood(words)
     with configuration.opened():
-        return choose.composed(choose.listed(asked, choose.read_candidates()), asked.rest)
+        return candidates.composed(
+            candidates.listed(read_candidates(), asked.samplers, asked.losses),
+            asked.rest,
+        )
 
 
 @pytest.fixture
@@ -279,7 +283,7 @@ def test_users_add_replace_and_leave_out(tmp_path: Path, monkeypatch: pytest.Mon
     own.mkdir()
     (own / "choose.yaml").write_text("mine: [sampler=uniform, k=3]\ngenni: null\nuniform: [k=9]\n")
     monkeypatch.setenv("NEGREC_CONF_DIR", str(own))
-    found = choose.read_candidates()
+    found = read_candidates()
     assert found["mine"] == ["sampler=uniform", "k=3"]
     assert found["uniform"] == ["k=9"]
     assert "genni" not in found
@@ -300,7 +304,7 @@ def test_a_users_file_that_is_wrong(
     (tmp_path / "choose.yaml").write_text(text)
     monkeypatch.setenv("NEGREC_CONF_DIR", str(tmp_path))
     with pytest.raises(InputError, match=re.escape(line)):
-        choose.read_candidates()
+        read_candidates()
 
 
 # ---- the split
