@@ -216,13 +216,10 @@ def test_a_folder_of_something_else_is_left_alone(negrec_choose: Choose, tmp_pat
 # ---- candidates
 
 
-def candidates(*words: str) -> dict[str, choose.Candidate]:
+def candidates(*words: str) -> dict[str, Candidate]:
     asked = choose.understood(words)
     with configuration.opened():
-        return candidates.composed(
-            candidates.listed(read_candidates(), asked.samplers, asked.losses),
-            asked.rest,
-        )
+        return composed(listed(read_candidates(), asked.samplers, asked.losses), asked.rest)
 
 
 @pytest.fixture
