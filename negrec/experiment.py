@@ -10,8 +10,9 @@ import platform
 import secrets
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,16 +118,24 @@ def run(
         InputError: the configuration or the data cannot be used.
         InterruptedRunError: a signal came; the state is saved.
     """
-    with _alone_in(folder):
+    with alone_in(folder):
         return _run(cfg, folder, overrides, sweep, choices or {}, test)
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[None]:
-    """Keeps a second process out of a run's folder."""
-    lock = FileLock(folder / "run.lock")
+def alone_in(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Keeps other processes out of a run's folder; a process may enter more than once.
+
+    Args:
+        folder: of the run.
+        wait: until another process has left it.
+
+    Raises:
+        InputError: another process is at work there, and is not waited for.
+    """
+    lock = FileLock(folder / "run.lock", is_singleton=True)
     try:
-        lock.acquire(timeout=0)
+        lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise InputError(
             f"another process is at work on the run in {folder}: let it end"
@@ -134,7 +143,9 @@ def _alone_in(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        (folder / "run.lock").unlink(missing_ok=True)
+        if lock.lock_counter == 1:
+            with suppress(OSError):  # Windows deletes it when it is released, and not before
+                (folder / "run.lock").unlink()
         lock.release()
 
 
@@ -157,7 +168,7 @@ def _run(
         folder, run_name=f"{_name(parts, choices)}-s{cfg.seed}-{record['run_id']}"
     )
     _write_inputs(cfg, parts, folder, record)
-    tracker.start(identity.part_of_the_result(cfg), _tags(record, parts.trainer))
+    tracker.start(identity.part_of_the_result(cfg), _tags(record, parts.trainer, folder))
     with _status(folder, record, tracker):
         for name in ("config.yaml", "leak_report.json"):
             tracker.artifact(folder / name)
@@ -315,7 +326,7 @@ def _record(
         "split_hash": parts.split.hash,
         "key": key(cfg, parts.interactions),
         "version": negrec.__version__,
-        "git_commit": _git_commit(),
+        "git_commit": git_commit(),
         "hardware": _hardware(parts.trainer),
         "trials": OmegaConf.select(cfg, "tuned.trials", default=0),
         "sweep": sweep,
@@ -368,7 +379,8 @@ def _hardware(trainer: Trainer) -> str:
     )
 
 
-def _git_commit() -> str | None:
+@cache
+def git_commit() -> str | None:
     """The commit of negrec's own checkout, where it runs from one."""
     root = Path(negrec.__file__).resolve().parents[1]
     if not (root / ".git").exists():
@@ -381,7 +393,7 @@ def _git_commit() -> str | None:
     return done.stdout.strip() or None
 
 
-def _tags(record: Mapping[str, object], trainer: Trainer) -> dict[str, str]:
+def _tags(record: Mapping[str, object], trainer: Trainer, folder: Path) -> dict[str, str]:
     names = ["run_id", "config_hash", "data_hash", "split_hash", "key", "version"]
     names += ["git_commit", "sweep", "trials"]
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
@@ -389,7 +401,7 @@ def _tags(record: Mapping[str, object], trainer: Trainer) -> dict[str, str]:
     assert isinstance(chosen, dict)
     groups = ("dataset", "split", "model", *_NAMED)
     tags |= {f"negrec.{group}": chosen[group] for group in groups if group in chosen}
-    return {**tags, "negrec.device": str(trainer.device)}
+    return {**tags, "negrec.device": str(trainer.device), "negrec.folder": folder.name}
 
 
 def _write_inputs(

@@ -1,5 +1,7 @@
 import json
 import logging
+import threading
+import time
 from pathlib import Path
 
 import polars as pl
@@ -157,6 +159,24 @@ def test_two_processes_do_not_share_a_run(finished):
         pytest.raises(InputError, match="another process is at work on the run"),
     ):
         run(finished.folder)
+
+
+def test_another_process_is_waited_for_when_asked(finished):
+    held, ended = threading.Event(), []
+
+    def work() -> None:
+        with FileLock(finished.folder / "run.lock"):
+            held.set()
+            time.sleep(0.3)
+            ended.append(True)
+
+    threading.Thread(target=work).start()
+    held.wait()
+    with experiment.alone_in(finished.folder, wait=True):
+        assert ended
+        assert run(finished.folder).run_id == finished.run_id  # which enters once more
+        assert (finished.folder / "run.lock").exists()
+    assert not (finished.folder / "run.lock").exists()
 
 
 @pytest.mark.parametrize("overrides", [["model=popularity"], ["trainer.max_epochs=0"]])

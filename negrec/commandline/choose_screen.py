@@ -151,6 +151,13 @@ def warnings(plan: Plan, memory: Memory, choice: Choice, tested: Tested) -> Iter
     trials = [memory.trials[choice.best, s, last.round.epochs] for s in last.round.seeds]
     if all(trial.rising for trial in trials):
         yield f"{choice.best} was still improving at its last epoch: a larger budget= says more"
+    far = {
+        cell: max(trial.epochs for s in seeds if (trial := memory.latest(cell, s)) is not None)
+        for cell, seeds in tested.items()
+    }
+    if len(set(far.values())) > 1:
+        listed = ", ".join(f"{cell} {epochs}" for cell, epochs in far.items())
+        yield f"time or patience ended them at different epochs, tested after: {listed}"
     best = tested[choice.best].values()
     own, popular = ([m[f"{who}/{metric}"] for m in best] for who in ("test", "popularity"))
     if fmean(own) <= fmean(popular):

@@ -3,54 +3,80 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from omegaconf import DictConfig
 from rich.console import Console
 
-from negrec.commandline import explain, plan, sweep_table
+from negrec import identity
+from negrec.commandline import explain, plan
 from negrec.commandline.console import quiet
 from negrec.commandline.plan import Sweep
+from negrec.errors import InputError
 from negrec.sweeping import duration
-from negrec.sweeping.forecast import Forecast, cut, probe
+from negrec.sweeping.forecast import Cut, Forecast, cut, probe
 from negrec.sweeping.record import Record
 from negrec.training.trainer import usable_cores
 
 
-def foretold(sweep: Sweep, record: Record) -> tuple[Sweep, Record]:
-    """The sweep, cut where its budget is too small for it, and how long it will take.
+@dataclass(frozen=True)
+class Outlook:
+    """What a sweep will be.
 
-    What was decided when the command was typed first stands.
+    Attributes:
+        sweep: cut where its budget is too small for it.
+        forecasts: of its cells, by their keys; a cell that cannot run has none.
+        at_once: jobs that run side by side.
+        cut: what is left of it; None where it has no budget.
+    """
+
+    sweep: Sweep
+    forecasts: Mapping[str, Forecast]
+    at_once: int
+    cut: Cut | None
+
+
+def foretold(sweep: Sweep, record: Record) -> tuple[Outlook, Record]:
+    """How long the sweep will take, and what of it a budget leaves.
+
+    What was decided for a budget stands when the same command is typed again.
 
     Raises:
         InputError: a budget that is no time, too small, or not to be kept without a forecast.
     """
     settings = sweep.frame.sweep
     at_once = jobs_at_once(sweep.frame)
+    if settings.budget is None:
+        forecasts = _forecasts(sweep, record.forecasts, at_once)
+        record = replace(record, forecasts=forecasts)
+        return Outlook(sweep, forecasts, at_once, None), record
+    budget = duration.parse(str(settings.budget))
+    if sweep.searches:
+        raise InputError("sweep.budget cuts seeds; give a search hydra.sweeper.n_trials=N instead")
+    if not settings.probe:
+        raise InputError("sweep.budget wants a forecast: leave out sweep.probe=0")
+    about = [sorted(cell.key for cell in sweep.cells), list(_seeds(sweep)), budget]
+    key = identity.digest(about)
     forecasts = _forecasts(sweep, record.forecasts, at_once)
-    if settings.budget is not None and record.seconds is None:
+    if key not in record.cuts:
         known = [forecasts[cell.key] for cell in sweep.cells if cell.key in forecasts]
-        budget = duration.parse(str(settings.budget))
-        less = cut(known, sweep.seeds, at_once, budget)
-        record = replace(record, seeds=less.seeds, max_epochs=less.max_epochs)
-    if (record.seeds or record.max_epochs) and not sweep.searches:
-        whole, fewer = sweep, plan.with_fewer(sweep, record.seeds, record.max_epochs)
-        # The cells have new keys where they have fewer epochs; their forecasts are the old ones.
-        for old, new in zip(whole.cells, fewer.cells, strict=True):
-            if old.key in forecasts:
-                epochs = min(forecasts[old.key].epochs, record.max_epochs or 10**9)
-                forecasts[new.key] = replace(forecasts[old.key], epochs=epochs)
-        sweep = fewer
-    seconds = record.seconds
-    if seconds is None and forecasts:
-        per_cell = sweep.total if sweep.searches else None
-        seconds = sum(
-            forecasts[cell.key].seconds * (per_cell or len(cell.jobs))
-            for cell in sweep.cells
-            if cell.key in forecasts
-        ) / min(at_once, max(sweep.total, 1))
-    return sweep, replace(record, forecasts=forecasts, seconds=seconds, at_once=at_once)
+        left = cut(known, len(_seeds(sweep)), at_once, budget)
+        record = replace(record, cuts={**record.cuts, key: left})
+    left = record.cuts[key]
+    fewer = plan.with_fewer(sweep, left.seeds, left.max_epochs)
+    # Cells with fewer epochs have keys of their own; what an epoch takes is the same.
+    for old, new in zip(sweep.cells, fewer.cells, strict=True):
+        if old.key in forecasts:
+            epochs = left.max_epochs or forecasts[old.key].epochs
+            forecasts[new.key] = replace(forecasts[old.key], epochs=epochs)
+    record = replace(record, forecasts=forecasts)
+    return Outlook(fewer, forecasts, at_once, left), record
+
+
+def _seeds(sweep: Sweep) -> Sequence[int]:
+    """Of the cell that has most."""
+    return list(max(sweep.cells, key=lambda cell: len(cell.jobs)).jobs)
 
 
 def jobs_at_once(frame: DictConfig) -> int:
@@ -76,7 +102,7 @@ def _forecasts(sweep: Sweep, known: Mapping[str, Forecast], at_once: int) -> dic
         cell
         for cell in sweep.cells
         if cell.key not in found
-        and (sweep.searches or any(sweep_table.is_open(sweep, f) for _, f in cell.jobs.values()))
+        and (sweep.searches or any(sweep.is_open(f) for _, f in cell.jobs.values()))
     ]
     if not steps:
         return found

@@ -20,11 +20,15 @@ from negrec import identity
 from negrec.commandline import configuration
 from negrec.commandline.typed import Typed, name, parsed
 from negrec.errors import InputError
+from negrec.sweeping import jobs
 from negrec.sweeping.jobs import Retry
 
 # What of the configuration a sweep needs for itself, and what makes no other sweep of a command.
 _AROUND = ("sweep", "paths", "tracking", "hydra")
 _GRID = "hydra._internal.core_plugins.basic_sweeper.BasicSweeper"
+
+# What changes the data or the ruler; settings that differ in it cannot be compared.
+_MEASURED = ("dataset.", "split", "evaluation", "targets", "trainer.metric")
 
 
 @dataclass(frozen=True)
@@ -141,10 +145,12 @@ class Sweep:
         """How many jobs there are."""
         return int(self.frame.hydra.sweeper.n_trials) if self.searches else len(self.folders)
 
-    @property
-    def seeds(self) -> int:
-        """The most of any cell."""
-        return max((len(cell.jobs) for cell in self.cells), default=0)
+    def is_open(self, folder: str) -> bool:
+        """Whether a job is to run, as far as its folder tells."""
+        past, retry = jobs.look(self.folder / folder), self.frame.sweep.retry
+        if past.status == "FINISHED":
+            return bool(retry == "all")
+        return not (past.status == "FAILED" and retry == "none")
 
 
 def planned(typed: Typed) -> Sweep:
@@ -155,8 +161,9 @@ def planned(typed: Typed) -> Sweep:
         HydraException, OmegaConfBaseException: a job does not compose.
     """
     command = shlex.join(["negrec", "train", *typed.arguments])
-    typed = with_plugins(typed)
+    require_plugins(typed)
     with configuration.opened(typed.flag("--config-path")) as loader:
+        typed = with_settings(typed, _frame(typed))
         frame = _frame(typed)
         if frame.sweep.retry not in get_args(Retry):
             raise InputError(f"sweep.retry must be failed, all or none, got {frame.sweep.retry}")
@@ -171,13 +178,18 @@ def planned(typed: Typed) -> Sweep:
         searches = frame.hydra.sweeper._target_ != _GRID
         if searches:
             overrides = [o for o in overrides if not o.is_sweep_override()]
-        jobs = _jobs(overrides)
+        every = _jobs(overrides)
         hydras = [w for w in typed.words if is_about(w, "hydra")]
         cells = tuple(
             _cell([*configuration.search(typed), *hydras], list(words), seeds, {*axes} - {"seed"})
-            for words, seeds in jobs.items()
+            for words, seeds in every.items()
         )
         title = frame.sweep.name or _title(typed, words, cells, loader)
+    if frame.sweep.tune and any(cell.cfg.hydra.runtime.choices.dataset == "file" for cell in cells):
+        raise InputError(
+            "sweep.tune keeps values by the name of the data, and dataset=file is any table: write "
+            "yours into dataset/NAME.yaml of a folder that NEGREC_CONF_DIR names"
+        )
     if not re.fullmatch(r"[\w][\w.+=,-]*", str(title)):
         raise InputError(
             f"sweep.name={title}: letters, digits and . + = , _ - make a folder's name"
@@ -193,6 +205,11 @@ def _refuse_to_tune(axes: Sequence[str], loader: ConfigLoader) -> None:
         raise InputError(
             f"sweep.tune finds values for each data set and sampler, and {other[0]} is a part: "
             "tune in one sweep for each"
+        )
+    if measured := [axis for axis in tuned(axes) if axis.startswith(_MEASURED)]:
+        raise InputError(
+            f"sweep.tune compares runs that are measured alike, and {measured[0]} changes what is "
+            "measured: leave it out of the axes"
         )
     if not tuned(axes):
         raise InputError("sweep.tune has nothing to tune: vary a value, such as alpha=1,2,3")
@@ -211,7 +228,7 @@ def with_fewer(sweep: Sweep, seeds: int | None, max_epochs: int | None) -> Sweep
         InputError: the epochs are an axis of the sweep.
     """
     words = {name(o): str(o.input_line) for o in parsed(sweep.typed.words)}
-    if seeds is not None and seeds < sweep.seeds:
+    if seeds is not None:
         kept = list(max(sweep.cells, key=lambda cell: len(cell.jobs)).jobs)[:seeds]
         words["seed"] = f"seed={','.join(map(str, kept))}"
     if max_epochs is not None:
@@ -227,22 +244,24 @@ def with_fewer(sweep: Sweep, seeds: int | None, max_epochs: int | None) -> Sweep
     return replace(less, command=sweep.command)
 
 
-def with_plugins(typed: Typed) -> Typed:
-    """The command with what a sweep needs of the plugins it names, where it does not say.
-
-    Raises:
-        InputError: a plugin is not installed.
-    """
+def require_plugins(typed: Typed) -> None:
+    """Refuses a launcher or sweeper that is not installed."""
     for group, plugins in _PLUGINS.items():
-        option = typed.value(group)
-        plugin = plugins.get(option or "")
-        if plugin is None:
-            continue
-        if find_spec(f"hydra_plugins.{plugin.module}") is None:
+        plugin = plugins.get(typed.value(group) or "")
+        if plugin is not None and find_spec(f"hydra_plugins.{plugin.module}") is None:
             extra = f"negrec[{plugin.extra}]" if plugin.extra else "negrec"
-            raise InputError(f"{group}={option} is not installed: pip install '{extra}'")
-        wanted = [word for word in plugin.settings if typed.value(name(parsed([word])[0])) is None]
-        typed = typed.plus(*wanted)
+            raise InputError(
+                f"{group}={typed.value(group)} is not installed: pip install '{extra}'"
+            )
+
+
+def with_settings(typed: Typed, frame: DictConfig) -> Typed:
+    """The command with what a sweep needs of its plugins, where it does not say."""
+    for group, plugins in _PLUGINS.items():
+        plugin = plugins.get(str(frame.hydra.runtime.choices.get(group)))
+        for word in plugin.settings if plugin is not None else ():
+            if typed.value(name(parsed([word])[0])) is None:
+                typed = typed.plus(word)
     return typed
 
 

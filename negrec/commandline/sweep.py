@@ -31,7 +31,7 @@ from negrec.tracking.base import Status, Tracker
 from negrec.training.interruption import InterruptedRunError
 
 if TYPE_CHECKING:
-    from negrec.sweeping.record import Record
+    from negrec.commandline.forecasting import Outlook
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ _STARTED = "NEGREC_SWEEP_STARTED"  # when, seconds since 1970
 _PROCESS = "NEGREC_SWEEP_PROCESS"  # its process
 _PARENT = "NEGREC_PARENT_RUN"  # the sweep's run in the tracking store
 _WHERE = "NEGREC_SWEEP_WHERE"  # the folder that it was typed in
+_PROGRAM = "NEGREC_SWEEP_PROGRAM"  # what was typed before its overrides
 
 _STORE_SECONDS = 120.0  # the longest wait for a store that has to be made
 _WATCH_SECONDS = 1.0
@@ -59,57 +60,65 @@ def run(typed: Typed) -> int:
 
     before = Record.read(sweep.folder)
     record = replace(before or Record(sweep.name, sweep.command), command=sweep.command)
-    sweep, record = forecasting.foretold(sweep, record)
-    sweep_table.show_plan(sweep, record)
+    outlook, record = forecasting.foretold(sweep, record)
+    sweep = outlook.sweep
+    sweep_table.show_plan(outlook)
     if sweep.frame.sweep.dry_run:
         return 0
     sweep.folder.mkdir(parents=True, exist_ok=True)
     record.write(sweep.folder)
-    with _parent(sweep, record.id) as parent:
-        interrupted = _work(sweep, record, started, parent.identify(_STORE_SECONDS))
+    with _terminated(), _parent(sweep, record.id) as parent:
+        interrupted = _work(outlook, started, parent.identify(_STORE_SECONDS))
         outcome = Outcome.of(sweep, started)
         status: Status = "KILLED" if interrupted else "FAILED" if outcome.failed else "FINISHED"
         parent.log(outcome.metrics)
         parent.finish(status)
     sweep_table.show_outcome(sweep, outcome, time.time() - started, bool(interrupted))
-    if sweep.frame.sweep.tune and not (interrupted or outcome.missing):
-        for found in tuning.best(sweep.folder, plan.tuned(sweep.axes)):
-            path = found.write(configuration.writable_dir(), sweep.name)
-            print(f"best of {found.trials} settings: {path}")
+    if not (interrupted or outcome.missing) and (sweep.frame.sweep.tune or sweep.searches):
+        _tell_the_best(sweep, outcome)
     return interrupted or int(bool(outcome.failed or outcome.missing))
+
+
+def _tell_the_best(sweep: Sweep, outcome: Outcome) -> None:
+    """The best setting of each data set and sampler, as a file where one is asked for."""
+    for found in tuning.best(outcome.folders, plan.tuned(sweep.axes)):
+        values = " ".join(f"{key}={value}" for key, value in found.values.items())
+        print(
+            f"{found.dataset} {found.sampler}: the best of {found.trials} settings is {values} "
+            f"(valid/{found.metric} {found.value:.4f})"
+        )
+        if sweep.frame.sweep.tune:
+            print(f"    in {found.write(configuration.writable_dir(), sweep.name)}")
 
 
 @contextmanager
 def _parent(sweep: Sweep, run_id: str) -> Iterator[Tracker]:
     """The sweep's own run in the tracking store, which is closed however the sweep ends."""
     parent: Tracker = instantiate(sweep.frame.tracking)(sweep.folder, run_name=sweep.name)
-    parent.start(
-        {"command": sweep.command},
-        {"negrec.run_id": run_id, "negrec.sweep": sweep.name, "negrec.kind": "sweep"},
-    )
+    tags = {"negrec.sweep": sweep.name, "negrec.kind": "sweep", "negrec.command": sweep.command}
+    parent.start({}, {"negrec.run_id": run_id, **tags})
     try:
         yield parent
+    except (train.StopError, KeyboardInterrupt):
+        parent.finish("KILLED")
+        raise
     except BaseException:
         parent.finish("FAILED")
         raise
-    finally:
-        parent.finish("KILLED")  # without effect where it has ended already
 
 
-def _work(sweep: Sweep, record: Record, started: float, parent: str | None) -> int:
+def _work(outlook: Outlook, started: float, parent: str | None) -> int:
     """Runs what is to be done; 0, or 128 + the number of the signal that ended it."""
+    sweep = outlook.sweep
     expected = {
-        folder: forecast.seconds if (forecast := record.forecasts.get(cell.key)) else None
-        for cell in sweep.cells
+        folder: forecast.seconds if (forecast := outlook.forecasts.get(cell.key)) else None
+        for cell in (() if sweep.searches else sweep.cells)
         for _, folder in cell.jobs.values()
+        if sweep.is_open(folder)
     }
-    open_ = {name: s for name, s in expected.items() if sweep_table.is_open(sweep, name)}
-    done = sweep.total - len(open_) if not sweep.searches else 0
+    done = 0 if sweep.searches else sweep.total - len(expected)
     try:
-        with (
-            _terminated(),
-            Display(sweep.folder, open_, sweep.total, done, record.at_once, started),
-        ):
+        with Display(sweep.folder, expected, sweep.total, done, outlook.at_once, started):
             _launch(sweep, started, parent)
     except train.StopError as stop:
         return stop.code
@@ -124,23 +133,26 @@ def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
     A process that dies takes with it what others of the same launcher were doing. What it
     interrupted runs again, one job at a time, so that the one to blame is found out.
     """
+    flags = [flag for flag in sweep.typed.flags if flag not in ("-m", "--multirun")]
+    program = shlex.join(["negrec", "train", *flags])
     about = {
         _STARTED: str(started),
         _PROCESS: str(os.getpid()),
         _PARENT: parent or "",
         _WHERE: str(Path.cwd()),
+        _PROGRAM: program,
     }
     around = [f"++hydra.job.env_set.{key}={quoted(value)}" for key, value in about.items()]
     if sweep.typed.value("hydra.sweep.dir") is None:
         around.append(f"hydra.sweep.dir={quoted(str(sweep.folder))}")
     if sweep.typed.value("hydra/job_logging") is None:
         around.append("hydra/job_logging=negrec_sweep")
-    if sweep.typed.value("sweep.name") is None:
-        around.append(f"sweep.name={sweep.name}")
+    around.append(f"sweep.name={sweep.name}")
+    typed = replace(sweep.typed, words=tuple(w for w in sweep.typed.words if not _names(w)))
     words = {folder: overrides for cell in sweep.cells for overrides, folder in cell.jobs.values()}
     while True:
         try:
-            train.launch(sweep.typed.plus(*around))
+            train.launch(typed.plus(*around))
             return
         except Exception as error:
             suspects = [name for name in sweep.folders if _cut_off(sweep.folder / name, started)]
@@ -149,7 +161,8 @@ def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
             log.debug("a worker died: %s", error)
         hydras = [w for w in sweep.typed.words if plan.is_about(w, "hydra")]
         for name in suspects:
-            alone = Typed(sweep.typed.flags, (*words[name], *hydras, *around))
+            own = [word for word in words[name] if not _names(word)]
+            alone = Typed(sweep.typed.flags, (*own, *hydras, *around))
             try:
                 train.launch(alone)
             except Exception as error:
@@ -158,7 +171,12 @@ def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
                     raise
                 what = explain.one_line(f"its process died ({type(error).__name__}: {error})")
                 hint = "was there memory enough? Fewer jobs at once need less"
-                Failure(f"{what}; {hint}", _command(words[name]), None).write(folder)
+                own = [word for word in words[name] if not plan.is_about(word, "sweep")]
+                Failure(f"{what}; {hint}", f"{program} {shlex.join(own)}", None).write(folder)
+
+
+def _names(word: str) -> bool:
+    return word.lstrip("+").startswith("sweep.name=")
 
 
 def _cut_off(folder: Path, started: float) -> bool:
@@ -167,12 +185,6 @@ def _cut_off(folder: Path, started: float) -> bool:
     past = jobs.look(folder)
     begun = written.exists() and written.stat().st_mtime >= started
     return begun and past.status not in ("FINISHED", "FAILED")
-
-
-def _command(overrides: tuple[str, ...] | list[str]) -> str:
-    """What repeats a job alone."""
-    own = [word for word in overrides if not plan.is_about(word, "sweep")]
-    return shlex.join(["negrec", "train", *own])
 
 
 @contextmanager
@@ -207,15 +219,19 @@ def job(cfg: DictConfig, settings: HydraConf) -> float | None:
         train.refuse_unknown(cfg)
         from negrec import experiment  # imports torch
 
-        jobs.wait_for_others(folder)
-        key = experiment.key(cfg, experiment.read(cfg))
-        started = float(os.environ.get(_STARTED, math.inf))
-        past = jobs.settled(folder, key, cfg.sweep.retry, started)
-        if past is not None:
-            return past.value
-        name = Path(settings.sweep.dir).name
-        result = experiment.run(cfg, folder, overrides, name, train.choices(settings))
-        return result.fit.best_value
+        with experiment.alone_in(folder, wait=True):
+            key = experiment.key(cfg, experiment.read(cfg))
+            started = float(os.environ.get(_STARTED, math.inf))
+            past = jobs.settled(folder, key, cfg.sweep.retry, started)
+            if past is not None:
+                if past.git_commit != experiment.git_commit():
+                    log.warning("this is the result of another commit, %s", past.git_commit)
+                return past.value
+            # Workers share a terminal, which belongs to the sweep.
+            cfg.trainer.progress = False
+            name = Path(settings.sweep.dir).name
+            result = experiment.run(cfg, folder, overrides, name, train.choices(settings))
+            return result.fit.best_value
     except InterruptedRunError as error:
         log.error("negrec: %s and saved", error)
         if os.environ.get(_PROCESS) != str(os.getpid()):
@@ -227,7 +243,8 @@ def job(cfg: DictConfig, settings: HydraConf) -> float | None:
             log.exception("negrec: this job failed")
             line = explain.one_line(f"{type(error).__name__}: {error}")
         log.error("negrec: %s", line)
-        Failure(line, _command(overrides), key).write(folder)
+        command = f"{os.environ.get(_PROGRAM, 'negrec train')} {shlex.join(overrides)}"
+        Failure(line, command, key).write(folder)
         return None
 
 

@@ -15,67 +15,67 @@ from negrec.sweeping import duration, jobs
 from negrec.sweeping.jobs import Failure, Past
 
 if TYPE_CHECKING:
-    from negrec.sweeping.record import Record
+    from negrec.commandline.forecasting import Outlook
+    from negrec.sweeping.forecast import Cut
 
 
-def is_open(sweep: Sweep, name: str) -> bool:
-    """Whether a job is to run, as far as its folder tells."""
-    past, retry = jobs.look(sweep.folder / name), sweep.frame.sweep.retry
-    if past.status == "FINISHED":
-        return bool(retry == "all")
-    return not (past.status == "FAILED" and retry == "none")
-
-
-def show_plan(sweep: Sweep, record: Record) -> None:
+def show_plan(outlook: Outlook) -> None:
     """The cells with what is known of their cost, and how long all of it will take."""
-    console = Console()
+    sweep, console = outlook.sweep, _console()
     console.print(f"sweep {sweep.name} in {_shown(sweep.folder)}", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("trial" if sweep.searches else "cell", overflow="fold")
-    for column in ("jobs", "done", "s/epoch", "epochs at most", "each job", "disk"):
+    for column in ("jobs", "done", "s/epoch", "epochs", "a job", "disk"):
         table.add_column(column, justify="right")
-    open_jobs, open_seconds, disk, known = 0, 0.0, 0.0, True
+    from negrec.sweeping.forecast import wall
+
+    waiting: list[float] = []
+    open_jobs, disk = 0, 0.0
     for cell in sweep.cells:
         names = [folder for _, folder in cell.jobs.values()]
-        left = [name for name in names if sweep.searches or is_open(sweep, name)]
         count = sweep.total if sweep.searches else len(names)
-        todo = sweep.total if sweep.searches else len(left)
-        forecast = record.forecasts.get(cell.key)
+        todo = count if sweep.searches else sum(sweep.is_open(name) for name in names)
         row = [cell.label, str(count), str(count - todo)]
+        forecast = outlook.forecasts.get(cell.key)
         if forecast is not None:
             row += [f"{forecast.epoch:.1f}", str(forecast.epochs)]
             row += [duration.words(forecast.seconds), _size(forecast.disk)]
-            open_seconds += todo * forecast.seconds
+            waiting += [forecast.seconds] * todo
             disk += todo * forecast.disk
         else:
-            known = known and not todo
             row += ["-"] * 4
         open_jobs += todo
         table.add_row(*row)
     console.print(table)
-    if record.seeds or record.max_epochs:
-        console.print(_cut(sweep, record), soft_wrap=True)
+    if outlook.cut is not None:
+        console.print(_kept(sweep, outlook.cut), soft_wrap=True)
     if not open_jobs:
         console.print("all jobs are done: there is nothing to run")
-    elif record.forecasts:
-        side_by_side = min(record.at_once, open_jobs)
+    elif waiting:
+        side_by_side = min(outlook.at_once, open_jobs)
         at_once = f"{side_by_side} at once" if side_by_side > 1 else "one after the other"
+        unknown = "" if len(waiting) == open_jobs else ", without the cells marked -"
+        took = duration.words(wall(waiting, side_by_side))
         console.print(
-            f"{open_jobs} jobs to run, {at_once}: at most "
-            f"{duration.words(open_seconds / side_by_side)} and {_size(disk)}"
-            f"{'' if known else ', without the cells marked -'}; early stopping may end sooner",
+            f"{open_jobs} jobs to run, {at_once}: about {took} and {_size(disk)}{unknown}, if no "
+            "early stopping ends them sooner; starting workers and tracking come on top",
             soft_wrap=True,
         )
 
 
-def _cut(sweep: Sweep, record: Record) -> str:
-    budget = sweep.frame.sweep.budget
+def _console() -> Console:
+    """Standard output, wide where it is no terminal: a file has no edge to break words at."""
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _kept(sweep: Sweep, cut: Cut) -> str:
     what = []
-    if record.seeds is not None:
-        what.append(f"{record.seeds} seeds of each cell")
-    if record.max_epochs is not None:
-        what.append(f"at most {record.max_epochs} epochs")
-    return f"for sweep.budget={budget}: {' and '.join(what)}"
+    if cut.seeds is not None:
+        what.append(f"{cut.seeds} seeds of each cell")
+    if cut.max_epochs is not None:
+        what.append(f"at most {cut.max_epochs} epochs")
+    return f"for sweep.budget={sweep.frame.sweep.budget}: {' and '.join(what) or 'all of it fits'}"
 
 
 def _shown(folder: Path) -> Path:
@@ -85,7 +85,9 @@ def _shown(folder: Path) -> Path:
 
 
 def _size(size: float) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    if size >= 1e9:
+        return f"{size / 1e9:.1f} GB"
+    return f"{size / 1e6:.0f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
 
 @dataclass(frozen=True)
@@ -94,24 +96,31 @@ class Outcome:
 
     Attributes:
         finished: jobs with a result, of this command or an earlier one.
+        folders: theirs.
         failed: jobs without one, and why, by their folders' names.
         missing: jobs that did not come to an end.
     """
 
     finished: int
+    folders: list[Path]
     failed: dict[str, Past]
     missing: list[str]
 
     @classmethod
     def of(cls, sweep: Sweep, started: float) -> Outcome:
-        """From the folders: of all jobs, or of a search those of this command."""
+        """From the folders: of all jobs, or of a search those that it has made."""
         names = sweep.folders
         if sweep.searches:
-            every = [path.name for path in sweep.folder.glob("*/") if path.name != jobs.SUPERSEDED]
-            names = [n for n in every if (sweep.folder / n / ".hydra").is_dir()]
+            every = sorted(path.parent.name for path in sweep.folder.glob("*/train.log"))
+            names = [name for name in every if name != jobs.SUPERSEDED]
         pasts = {name: jobs.look(sweep.folder / name) for name in names}
+        if sweep.searches:  # what failed for an earlier command was drawn by another search
+            old = [n for n, p in pasts.items() if p.status == "FAILED" and p.ended < started]
+            pasts = {name: past for name, past in pasts.items() if name not in old}
+        finished = [name for name, past in pasts.items() if past.status == "FINISHED"]
         return cls(
-            sum(past.status == "FINISHED" for past in pasts.values()),
+            len(finished),
+            [sweep.folder / name for name in finished],
             {name: past for name, past in pasts.items() if past.status == "FAILED"},
             [name for name, past in pasts.items() if past.status not in ("FINISHED", "FAILED")],
         )
@@ -120,7 +129,8 @@ class Outcome:
         """What went wrong, and the commands that repeat the jobs."""
         found: dict[str, list[str]] = {}
         for name, past in self.failed.items():
-            failure = past.failure or Failure(f"see {name}/train.log", f"run={past.run_id}", None)
+            repeat = f"negrec train run={past.run_id}"
+            failure = past.failure or Failure(f"see {name}/train.log", repeat, None)
             found.setdefault(failure.error, []).append(failure.command)
         return found
 
@@ -136,7 +146,7 @@ class Outcome:
 
 def show_outcome(sweep: Sweep, outcome: Outcome, seconds: float, interrupted: bool) -> None:
     """How many jobs are done, what failed and how it is repeated, and what comes next."""
-    console = Console()
+    console = _console()
     counts = [f"{outcome.finished} finished"]
     if outcome.failed:
         counts.append(f"{len(outcome.failed)} failed")
@@ -154,3 +164,5 @@ def show_outcome(sweep: Sweep, outcome: Outcome, seconds: float, interrupted: bo
         console.print(f"  {sweep.command}", soft_wrap=True, markup=False)
     if outcome.finished:
         console.print(f"compare them with: negrec report sweep={sweep.name}", soft_wrap=True)
+        if sweep.frame.sweep.tune is False and not sweep.searches:
+            console.print(f"add to it with: the same command, more seeds, sweep.name={sweep.name}")

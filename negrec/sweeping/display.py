@@ -57,7 +57,7 @@ class _Running:
     def line(self) -> str:
         parts = [f"epoch {self.epoch}/{self.epochs}"]
         if self.value is not None:
-            parts.append(f"valid/{self.metric} {self.value:.4f} (best {self.best:.4f})")
+            parts.append(f"{self.metric} {self.value:.4f} (best {self.best:.4f})")
         if self.seconds:
             parts.append(f"{self.seconds:.1f} s/epoch")
         return "  ".join(parts)
@@ -97,6 +97,7 @@ class Display:
         self._console = console or Console()
         self._running: dict[str, _Running] = {}
         self._told: set[str] = set()
+        self._errors: set[str] = set()
         self._spent = self._foretold = 0.0
         self._left = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
@@ -136,6 +137,8 @@ class Display:
             if past.status in ("FINISHED", "FAILED"):
                 if past.ended >= self._started:
                     self._end(folder.name, past)
+                elif self._expected and folder.name not in self._expected:
+                    self._told.add(folder.name)  # done before, and not to be done again
                 continue
             log_file = folder / "train.log"
             working = log_file.exists() and log_file.stat().st_mtime >= self._started
@@ -144,14 +147,16 @@ class Display:
 
     def _end(self, name: str, past: jobs.Past) -> None:
         self._told.add(name)
-        self._done += 1
+        self._done = min(self._done + 1, self._total)
         self._running.pop(name, None)
         foretold = self._expected.get(name)
         if past.status == "FINISHED" and foretold:
             self._spent, self._foretold = self._spent + past.seconds, self._foretold + foretold
         what = f"[{self._done}/{self._total}] {name}: "
         if past.failure is not None:
-            what += f"FAILED: {past.failure.error}"
+            new = past.failure.error not in self._errors
+            self._errors.add(past.failure.error)
+            what += f"FAILED: {past.failure.error}" if new else "FAILED, as before"
         elif past.value is None:
             what += "done"
         else:

@@ -57,7 +57,7 @@ def probe(cfg: DictConfig, steps: int, threads: int) -> Forecast:
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     epochs, every = int(cfg.trainer.max_epochs), int(cfg.trainer.evaluate_every)
     # A short epoch to warm up, and one that is measured and validated.
-    cfg.trainer.max_epochs, cfg.trainer.evaluate_every = min(epochs, 2), 2
+    cfg.trainer.max_epochs, cfg.trainer.evaluate_every = 2 * min(epochs, 1), 2
     cfg.trainer.progress = False
     if cfg.trainer.threads == "auto":
         cfg.trainer.threads = threads
@@ -89,16 +89,23 @@ def probe(cfg: DictConfig, steps: int, threads: int) -> Forecast:
     return Forecast(began - started + 3 * once, epoch, epochs, disk)
 
 
+def wall(jobs: Sequence[float], at_once: int) -> float:
+    """Seconds until the last of some jobs has ended, of which so many run side by side."""
+    if not jobs:
+        return 0.0
+    return max(sum(jobs) / min(at_once, len(jobs)), max(jobs))
+
+
 @dataclass(frozen=True)
 class Cut:
     """What is left of a sweep that would take too long.
 
     Attributes:
-        seeds: how many of each cell.
-        max_epochs: of every run; None where they stay as they are.
+        seeds: how many of each cell; None: all.
+        max_epochs: of every run; None: as they are.
     """
 
-    seeds: int
+    seeds: int | None
     max_epochs: int | None
 
 
@@ -114,27 +121,31 @@ def cut(cells: Sequence[Forecast], seeds: int, at_once: int, budget: float) -> C
         budget: seconds.
 
     Raises:
-        InputError: not even one epoch of every cell fits.
+        InputError: not even one epoch of every cell fits, or the epochs would have to be cut and
+            are not the same everywhere.
     """
-    allowed = budget * at_once
-    whole = sum(cell.seconds for cell in cells)
-    fitting = math.floor(allowed / whole) if whole else seeds
-    if fitting >= min(seeds, 2):
-        return Cut(min(fitting, seeds), None)
-    seeds = min(seeds, 2)
 
-    def seconds(epochs: int) -> float:
-        return seeds * sum(c.start + min(epochs, c.epochs) * c.epoch for c in cells)
+    def seconds(seeds: int, epochs: float = math.inf) -> float:
+        each = [cell.start + min(epochs, cell.epochs) * cell.epoch for cell in cells]
+        return wall(each * seeds, at_once)
 
-    epochs = max(cell.epochs for cell in cells)
-    if seconds(1) > allowed:
+    fewest = min(seeds, 2)
+    for kept in range(seeds, fewest - 1, -1):
+        if seconds(kept) <= budget:
+            return Cut(kept if kept < seeds else None, None)
+    if seconds(fewest, 1) > budget:
         raise InputError(
             f"sweep.budget of {words(budget)} is too small: one epoch of {len(cells)} cells with "
-            f"{seeds} seeds takes about {words(seconds(1) / at_once)}; give more, or fewer cells"
+            f"{fewest} seeds takes about {words(seconds(fewest, 1))}; give more, or fewer cells"
+        )
+    if len({cell.epochs for cell in cells}) > 1:
+        raise InputError(
+            "sweep.budget would cut the epochs, and trainer.max_epochs is not the same for all "
+            "cells: give one that is, or more time"
         )
     # The time grows with every epoch, so the most that fit are found by halving.
-    low, high = 1, epochs
+    low, high = 1, cells[0].epochs
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if seconds(middle) <= allowed else (low, middle - 1)
-    return Cut(seeds, low)
+        low, high = (middle, high) if seconds(fewest, middle) <= budget else (low, middle - 1)
+    return Cut(fewest if fewest < seeds else None, low)

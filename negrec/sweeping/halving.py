@@ -285,14 +285,23 @@ class Halving:
         return InputError(f"no candidate can be trained; {cell}: {reason}")
 
     def complete(self, planned: Round) -> bool:
-        """Trains a round seed by seed; False where the time does not suffice."""
+        """Trains a round seed by seed; False where the time does not suffice.
+
+        A seed is begun only where it can be brought to its end with all candidates: those that were
+        trained for different times cannot be compared. A machine that slows down on the way may
+        still leave some behind.
+        """
+        epochs = planned.epochs
         for seed in planned.seeds:
-            for cell in self.alive(planned.cells):
-                if (cell, seed, planned.epochs) in self.memory.trials:
-                    continue
-                if self.spent() + self.cost(cell, seed, planned.epochs) > self.budget:
+            cells = self.alive(planned.cells)
+            begun = any((cell, seed, epochs) in self.memory.trials for cell in cells)
+            if not begun and self.spent() + self.total(cells, [seed], epochs) > self.budget:
+                return False
+            for cell in cells:
+                there = (cell, seed, epochs) in self.memory.trials
+                if not there and self.spent() + self.cost(cell, seed, epochs) > self.budget:
                     return False
-                self.to(cell, seed, planned.epochs)
+                self.to(cell, seed, epochs)
         return True
 
     def to(self, cell: str, seed: int, epochs: int) -> None:

@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
-
 Retry = Literal["failed", "all", "none"]
 Status = Literal["NEW", "RUNNING", "KILLED", "FAILED", "FINISHED"]
 
@@ -52,6 +50,8 @@ class Past:
         metric: the name of that value.
         seconds: of training and validation, where it is finished.
         failure: why it failed, where it did.
+        resumable: whether its run was untouched by the failure, as when the data was not there.
+        git_commit: of negrec when it ran; None where it is not known.
         ended: when it finished or failed, seconds since 1970.
     """
 
@@ -62,42 +62,45 @@ class Past:
     metric: str = ""
     seconds: float = 0.0
     failure: Failure | None = None
+    resumable: bool = False
+    git_commit: str | None = None
     ended: float = 0.0
 
 
 def look(folder: Path) -> Past:
     """What a job's folder says."""
     run = _json(folder / "run.json")
-    run_id, key = run.get("run_id"), run.get("key")
+    run_id, key, commit = run.get("run_id"), run.get("key"), run.get("git_commit")
+    status: Status = run.get("status", "NEW")
+    results = _json(folder / "results.json").get("metrics")
+    if status == "FINISHED" and not results:
+        status = "KILLED"  # somebody deleted its results: measured again
+    if status == "FINISHED" and results:
+        return Past(
+            status,
+            run_id,
+            key,
+            results.get("best/value"),
+            run["config"]["trainer.metric"],
+            results.get("cost/seconds", 0.0),
+            git_commit=commit,
+            ended=(folder / "results.json").stat().st_mtime,
+        )
     failed = _json(folder / _FAILURE)
     if failed:
-        ended = (folder / _FAILURE).stat().st_mtime
         failure = Failure(**failed)
-        return Past("FAILED", run_id, key or failure.key, failure=failure, ended=ended)
-    if not run:
-        return Past("NEW")
-    status: Status = run["status"]
-    results = _json(folder / "results.json")
-    if status == "FINISHED" and results:
-        found, metric = results["metrics"], run["config"]["trainer.metric"]
-        ended = (folder / "results.json").stat().st_mtime
-        value, seconds = found["best/value"], found["cost/seconds"]
-        return Past(status, run_id, key, value, metric, seconds, ended=ended)
-    if status == "FINISHED":  # somebody deleted its results: measured again
-        status = "KILLED"
+        resumable = status in ("RUNNING", "KILLED")
+        ended = (folder / _FAILURE).stat().st_mtime
+        key = key or failure.key
+        return Past("FAILED", run_id, key, failure=failure, resumable=resumable, ended=ended)
     return Past(status, run_id, key)
-
-
-def wait_for_others(folder: Path) -> None:
-    """Lets another process end that is at work on the same job."""
-    with FileLock(folder / "run.lock"):
-        pass
 
 
 def settled(folder: Path, key: str, retry: Retry, started: float) -> Past | None:
     """What the job came to, where it need not run; None where it must, and the way is clear.
 
-    An interrupted job goes on in its folder. What a job left that runs anew is moved aside.
+    An interrupted job goes on in its folder. What a job left that runs anew is moved aside. The
+    caller is alone in the folder.
 
     Args:
         folder: of the job.
@@ -113,6 +116,9 @@ def settled(folder: Path, key: str, retry: Retry, started: float) -> Past | None
             return past
         if past.status in ("NEW", "RUNNING", "KILLED"):
             return None
+    if past.resumable:
+        (folder / _FAILURE).unlink()
+        return None
     set_aside(folder, past.run_id)
     return None
 

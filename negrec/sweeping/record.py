@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Self
 
 from negrec.errors import InputError
-from negrec.sweeping.forecast import Forecast
+from negrec.sweeping.forecast import Cut, Forecast
 
 FILE_NAME = "sweep.json"
 
@@ -26,11 +26,7 @@ class Record:
         id: of the sweep's run in the tracking store.
         started: when it was typed first, seconds since 1970.
         forecasts: of cells, by the hash of what determines their results.
-        seconds: foretold for all jobs together when it was typed first, with ``at_once`` jobs at
-            once; None without a forecast.
-        at_once: jobs that ran side by side by that forecast.
-        seeds: that were left of each cell for the budget; None: all.
-        max_epochs: that were left of each run for the budget; None: all.
+        cuts: what was left for a budget, by the hash of the budget and of what was to be cut.
     """
 
     name: str
@@ -38,10 +34,7 @@ class Record:
     id: str = field(default_factory=lambda: secrets.token_hex(4))
     started: float = field(default_factory=time.time)
     forecasts: Mapping[str, Forecast] = field(default_factory=dict)
-    seconds: float | None = None
-    at_once: int = 1
-    seeds: int | None = None
-    max_epochs: int | None = None
+    cuts: Mapping[str, Cut] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: Path) -> Self | None:
@@ -58,7 +51,8 @@ class Record:
         try:
             found = json.loads(path.read_bytes())
             cells = {key: Forecast(**value) for key, value in found["forecasts"].items()}
-            return cls(**{**found, "forecasts": cells})
+            cuts = {key: Cut(**value) for key, value in found["cuts"].items()}
+            return cls(**{**found, "forecasts": cells, "cuts": cuts})
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged: delete it, the runs stay") from error
 

@@ -63,17 +63,19 @@ class Tuned:
         return path
 
 
-def best(folder: Path, keys: Sequence[str]) -> list[Tuned]:
+def best(folders: Sequence[Path], keys: Sequence[str]) -> list[Tuned]:
     """The best setting of each data set and sampler, by the mean over seeds on validation.
 
+    A setting that some seeds failed with is no candidate: its mean is over the lucky ones.
+
     Args:
-        folder: of the sweep.
-        keys: the keys that it varied, dotted.
+        folders: of the jobs.
+        keys: the keys that were varied, dotted.
     """
     values: defaultdict[tuple[str, str], dict[Setting, list[float]]] = defaultdict(dict)
     meant: dict[Setting, Mapping[str, object]] = {}
     metric = ""
-    for path in sorted(folder.glob("*/")):
+    for path in folders:
         past = jobs.look(path)
         if past.status != "FINISHED" or past.value is None or math.isnan(past.value):
             continue
@@ -86,8 +88,10 @@ def best(folder: Path, keys: Sequence[str]) -> list[Tuned]:
         values[pair].setdefault(setting, []).append(past.value)
     tuned = []
     for (dataset, sampler), tried in sorted(values.items()):
-        winner = max(tried, key=lambda setting: fmean(tried[setting]))
+        seeds = max(map(len, tried.values()))
+        whole = {setting: fmean(of) for setting, of in tried.items() if len(of) == seeds}
+        winner = max(whole, key=whole.__getitem__)
         runs = sum(map(len, tried.values()))
-        value = fmean(tried[winner])
-        tuned.append(Tuned(dataset, sampler, meant[winner], metric, value, len(tried), runs))
+        values_of, value = meant[winner], whole[winner]
+        tuned.append(Tuned(dataset, sampler, values_of, metric, value, len(tried), runs))
     return tuned

@@ -56,7 +56,7 @@ def test_a_running_job_has_a_line(tmp_path):
     running(tmp_path / "a", [0.1, 0.25, 0.2])
     made = display(tmp_path, {"a": 20.0})
     line = made._running["a"].line()
-    assert line == "epoch 3/10  valid/hr_5 0.2000 (best 0.2500)  2.0 s/epoch"
+    assert line == "epoch 3/10  hr_5 0.2000 (best 0.2500)  2.0 s/epoch"
 
 
 def test_what_ended_before_the_command_is_not_told(tmp_path):

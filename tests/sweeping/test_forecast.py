@@ -17,13 +17,16 @@ CELLS = [cell(1, 10), cell(3, 10)]
 @pytest.mark.parametrize(
     ("budget", "at_once", "left"),
     [
-        (8400, 1, Cut(20, None)),  # 20 seeds are 8,400 s
+        (8400, 1, Cut(None, None)),  # 20 seeds are 8,400 s
         (8399, 1, Cut(19, None)),
-        (4200, 2, Cut(20, None)),
+        (4200, 2, Cut(None, None)),
         (840, 1, Cut(2, None)),
         # 2 seeds of E epochs are 2 (20 + 4 E) <= 839: E = 99.
         (839, 1, Cut(2, 99)),
         (48, 1, Cut(2, 1)),
+        # Forty jobs at once end with the longest, 310 s; in 309 s E epochs end with 10 + 3 E: 99.
+        (310, 40, Cut(None, None)),
+        (309, 40, Cut(2, 99)),
     ],
 )
 def test_seeds_are_cut_first_then_epochs(budget, at_once, left):
@@ -32,12 +35,13 @@ def test_seeds_are_cut_first_then_epochs(budget, at_once, left):
 
 def test_a_single_seed_stays(tmp_path):
     # One seed of E epochs is 20 + 4 E <= 100: E = 20.
-    assert cut(CELLS, 1, 1, 100) == Cut(1, 20)
+    assert cut(CELLS, 1, 1, 100) == Cut(None, 20)
 
 
-def test_short_runs_are_not_made_longer():
-    # 2 (E + min(E, 5)) <= 40: 5 epochs of the short cell leave 15 for the long one.
-    assert cut([cell(1), cell(1, epochs=5)], 2, 1, 40) == Cut(2, 15)
+def test_epochs_that_differ_are_not_cut():
+    # All with the fewer ones would lengthen the short runs.
+    with pytest.raises(InputError, match="not the same for all cells"):
+        cut([cell(1), cell(1, epochs=5)], 2, 1, 40)
 
 
 def test_a_budget_too_small_for_one_epoch_is_refused():

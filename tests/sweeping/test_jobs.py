@@ -1,10 +1,8 @@
 import json
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from negrec.sweeping import jobs
 from negrec.sweeping.jobs import Failure, look, set_aside, settled
@@ -96,17 +94,17 @@ def test_moving_aside_that_was_cut_off_is_finished_later(tmp_path):
     assert look(tmp_path / jobs.SUPERSEDED / "job_r1").status == "FINISHED"
 
 
-def test_another_process_at_work_is_waited_for(tmp_path):
-    folder = job(tmp_path / "job", "RUNNING")
-    held, ended = threading.Event(), []
+@pytest.mark.parametrize("status", ["RUNNING", "KILLED"])
+def test_a_failure_that_did_not_touch_the_run_costs_none_of_it(tmp_path, status):
+    # The data was out of reach when the command was typed again.
+    folder = job(tmp_path / "job", status)
+    Failure("no such file", "negrec train", None).write(folder)
+    assert look(folder).status == "FAILED"
+    assert settled(folder, "k", "failed", NEVER) is None
+    assert look(folder).status == status
 
-    def work() -> None:
-        with FileLock(folder / "run.lock"):
-            held.set()
-            time.sleep(0.3)
-            ended.append(True)
 
-    threading.Thread(target=work).start()
-    held.wait()
-    jobs.wait_for_others(folder)
-    assert ended
+def test_a_finished_run_stays_finished(tmp_path):
+    folder = job(tmp_path / "job")
+    Failure("no such file", "negrec train", None).write(folder)
+    assert settled(folder, "k", "failed", NEVER).value == 0.5
