@@ -6,15 +6,18 @@ import argparse
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from negrec.commandline import shorthand
 from negrec.commandline.typed import Typed
 from negrec.errors import InputError
-from negrec.reporting.report import DEFAULT_METRIC, FORMATS, Format, Tell, refuse_foreign
+from negrec.reporting.report import DEFAULT_METRIC, refuse_foreign
 from negrec.reporting.runs import Runs, find
+from negrec.reporting.sections import FORMATS, Format, Tell
 
 _KEYS = ("sweep", "format", "metric", "runs", "out")
+_TOLD_AT_MOST = 3  # failed jobs; the report names them all
 _EPILOG = """\
 examples:
   negrec report                                the newest sweep
@@ -126,9 +129,16 @@ def report(
         console.print(f"{title}: {section.answer.sentence}", style="bold", markup=False)
         for note in section.notes:
             console.print(note, markup=False)
-        console.print(grid.terminal(section.overview))
+        console.print(grid.terminal(replace(section.overview, title="")))
+    if written.go_on:
+        console.print("to train what was still improving for longer, type")
+        for command in written.go_on:
+            console.print(command, soft_wrap=True, markup=False)
     for kind in written.left_out:
         console.print(f"left out: {kind.count}, {kind.why}", markup=False)
+        if kind.urgent:
+            for what in kind.what[:_TOLD_AT_MOST]:
+                console.print(f"  {what}", markup=False)
     shown = next(n for n in ("report.html", "report.md", "tables") if (folder / n).exists())
     console.print(f"report {folder / shown}", soft_wrap=True, markup=False)
     return folder

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import polars as pl
-import torch
-from torch import Tensor
 
 from negrec.evaluation.metrics import Floats, Numbers, hit_rate_per_target
-from negrec.scoring import chunk_rows, chunks
+
+if TYPE_CHECKING:  # a report draws the theorem, and should not wait for torch
+    from torch import Tensor
 
 DEEPEST = 100  # the paper's largest cut-off
 
@@ -54,6 +56,10 @@ def probability_sums(hidden: Tensor, matrix: Tensor) -> Tensor:
         hidden: (n, D).
         matrix: item vectors, (V, D).
     """
+    import torch
+
+    from negrec.scoring import chunk_rows, chunks
+
     parts = chunks(len(hidden), chunk_rows(len(matrix)))
     sums = [(hidden[part] @ matrix.T).sigmoid_().sum(1) for part in parts]
     return torch.cat(sums) if sums else hidden.new_empty(0)

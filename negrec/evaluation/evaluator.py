@@ -71,7 +71,7 @@ class Evaluation:
     @property
     def ranks(self) -> Floats:
         """1 + number of items scored higher, infinity (a miss) for cold targets, (M,)."""
-        return np.where(self.cohort == COLD, np.inf, self.greater + 1)
+        return np.where(self.target == 0, np.inf, self.greater + 1)
 
     def frame(self) -> pl.DataFrame:
         """The results per target; every statistic can be recomputed from them."""
@@ -256,13 +256,20 @@ class Evaluator:
         return found
 
 
-def accuracy(evaluation: Evaluation, cutoffs: Sequence[int]) -> dict[str, float]:
+def accuracy(
+    evaluation: Evaluation, cutoffs: Sequence[int], cohorts: Sequence[str] = COHORTS
+) -> dict[str, float]:
     """HR, NDCG and MRR of all targets and by cohort, balance, and the supports.
 
     Recall stands beside where users have several targets, and ``_warm`` values, without the cold
     targets, where there are cold ones.
+
+    Args:
+        evaluation: whose ``cohort`` counts along ``cohorts``; of a cold target it is not read.
+        cutoffs: the k of the metrics.
+        cohorts: names of the cohorts, the most popular first.
     """
-    ranks, ties, cohort = evaluation.ranks, evaluation.ties, evaluation.cohort
+    ranks, ties, cold = evaluation.ranks, evaluation.ties, evaluation.target == 0
     found: dict[str, float] = {}
 
     def add(chosen: NDArray[np.bool_], suffix: str) -> None:
@@ -277,14 +284,13 @@ def accuracy(evaluation: Evaluation, cutoffs: Sequence[int]) -> dict[str, float]
 
     several = len(np.unique(evaluation.user)) < len(evaluation.user)
     add(np.ones(len(ranks), dtype=np.bool_), "")
-    for index, name in enumerate(COHORTS):
-        add(cohort == index, f"_{name}")
+    for index, name in enumerate(cohorts):
+        add((evaluation.cohort == index) & ~cold, f"_{name}")
     for k in cutoffs:
-        found[f"balance_{k}"] = balance([found[f"hr_{k}_{name}"] for name in COHORTS])
-    n_cold = int((cohort == COLD).sum())
-    found["n_cold"] = float(n_cold)
-    if n_cold:
-        add(cohort != COLD, "_warm")
+        found[f"balance_{k}"] = balance([found[f"hr_{k}_{name}"] for name in cohorts])
+    found["n_cold"] = float(cold.sum())
+    if cold.any():
+        add(~cold, "_warm")
     return found
 
 

@@ -13,6 +13,7 @@ from typing import TypeVar
 import polars as pl
 
 from negrec.errors import InputError
+from negrec.reporting import wording
 from negrec.reporting.runs import Run
 
 # What is measured and on what; it tells comparisons apart. `trainer.metric` belongs to it: the
@@ -62,6 +63,14 @@ class Cell:
     def trials(self) -> int:
         """How many settings were tried to tune it."""
         return max(run.trials for run in self.runs)
+
+    @property
+    def tuning(self) -> str:
+        """How its values were found: "20 trials", "as published (experiment genni)"."""
+        published = self.runs[0].published
+        if published is not None:
+            return f"as published (experiment {published}, trials unknown)"
+        return wording.counted(self.trials, "trial")
 
     @property
     def unconverged(self) -> int:

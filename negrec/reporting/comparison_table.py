@@ -59,9 +59,9 @@ def comparison_table(title: str, verdict: Verdict, k: int, compared: bool = True
         for name in metrics:
             summary = significance.describe([*cell.values(name).values()])
             best, mark = marks[name].get(cell.label, (False, ""))
-            entries.append(_entry(summary.mean, summary.sd, best, mark))
+            entries.append(Entry.percent(summary.mean, summary.sd, best, mark))
         rates = [cell.mean(f"test/hr_{k}{part}") for part in PARTS[1:]]
-        entries.append(Entry(wording.percent(balance(rates))))
+        entries.append(Entry.percent(balance(rates)))
         entries.append(Entry(f"{cell.epochs:.3g}" if cell.epochs < 1000 else f"{cell.epochs:.0f}"))
         entries += [Entry(_seconds(cell.seconds_per_epoch)), Entry(_seconds(cell.seconds))]
         return Row(tuple(entries), **style)
@@ -107,14 +107,11 @@ def overview(answer: Answer, k: int) -> Grid:
     notes = [f"Test in percent, mean over n = {seeds}."]
     if any(entry.mark for row in narrow.rows for entry in row.entries):
         notes.append(f"{DAGGER}: no test tells it from the best of the column.")
-    if answer.verdict.unconverged:
-        notes.append("Grey cells have not converged and are not ranked.")
+    if answer.verdict.recommended is None:
+        notes.append("A look, no ranking: the order is that of validation so far.")
+    elif answer.verdict.unconverged:
+        notes.append("Grey cells were still improving and are not ranked.")
     return replace(narrow, columns=columns, notes=tuple(notes))
-
-
-def _entry(value: float, sd: float, best: bool = False, mark: str = "") -> Entry:
-    spread = "" if math.isnan(sd) else f"± {wording.percent(sd)}"
-    return Entry(wording.percent(value), spread, best, mark)
 
 
 def _seconds(value: float) -> str:
@@ -149,9 +146,9 @@ def _reference(cells: Sequence[Cell], prefix: str, label: str, k: int) -> tuple[
         return None
     names = [f"{name}_{k}{part}" for name in ("hr", "ndcg") for part in PARTS]
     names += [f"balance_{k}"]
-    entries = [_entry(mean(name), math.nan) for name in names]
+    entries = [Entry.percent(mean(name)) for name in names]
     rates = [mean(f"hr_{k}{part}") for part in PARTS[1:]]
-    last = Entry(wording.percent(balance(rates)))
+    last = Entry.percent(balance(rates))
     return (Entry(label), Entry(), *entries, last, Entry(), Entry(), Entry())
 
 
@@ -170,7 +167,7 @@ def _table_notes(verdict: Verdict, cells: Sequence[Cell], k: int, compared: bool
     )
     notes = [f"Test results in percent, {what}; the order is that of validation."]
     if verdict.recommended is None:
-        notes.append("No cell has converged: none is ranked, and nothing is bold.")
+        notes.append("A look, no ranking: nothing is recommended yet, and nothing is bold.")
     elif compared and max(ns) > 1:
         notes.append(
             f"Bold: the best of the column. {DAGGER}: not significantly different from it "
@@ -181,7 +178,7 @@ def _table_notes(verdict: Verdict, cells: Sequence[Cell], k: int, compared: bool
         notes.append("Bold: the best of the column. With one seed there is no test.")
     quiet = [f"{c.label} ({c.unconverged} of {c.n} runs)" for c in verdict.unconverged]
     if quiet:
-        notes.append(f"Not converged, so not ranked: {wording.listed(quiet)}.")
+        notes.append(f"Still improving in the last epoch: {wording.listed(quiet)}.")
     without = {cell.label: cell.n - len(cell.values(f"test/balance_{k}")) for cell in cells}
     told = [f"{label} {count}" for label, count in without.items() if count]
     if told:
@@ -221,8 +218,8 @@ def equal_seconds_table(answer: Answer) -> Grid:
                 Entry(cell.label),
                 Entry(_negatives(cell)),
                 Entry(f"{cell.n}"),
-                _entry(reached.mean, sd, judged is not None and judged is best, mark),
-                _entry(whole.mean, whole.sd),
+                Entry.percent(reached.mean, sd, judged is not None and judged is best, mark),
+                Entry.percent(whole.mean, whole.sd),
                 Entry(wording.p_value(p)),
                 Entry(_seconds(cell.training_seconds)),
             ),
@@ -286,7 +283,7 @@ def statistics_table(
                 on_test,
                 p,
                 1,
-                "" if interval is None else _interval(interval.low, interval.high),
+                "" if interval is None else wording.interval(interval.low, interval.high),
             )
         )
     reasons = {
@@ -320,14 +317,14 @@ def _difference(
 ) -> Row:
     """A row; the sign turns "best minus cell" around."""
     low, high = sorted((sign * test.low, sign * test.high))
-    effect = "" if test.effect is None else f"{sign * test.effect:+.2f}".replace("-", "−")
+    effect = "" if test.effect is None else f"{sign * test.effect:+.2f}".replace("-", wording.MINUS)
     return Row(
         (
             Entry(label),
             Entry(where),
             Entry(f"{test.n}"),
-            Entry(_signed(sign * test.difference)),
-            Entry(_interval(low, high)),
+            Entry(wording.points(sign * test.difference)),
+            Entry(wording.interval(low, high)),
             Entry("" if test.test == "none" else test.test),
             Entry(wording.p_value(test.p)),
             Entry(wording.p_value(p)),
@@ -337,16 +334,3 @@ def _difference(
         ),
         begins=bool(label),
     )
-
-
-def _signed(value: float) -> str:
-    """In percentage points, with its sign."""
-    if math.isnan(value):
-        return wording.NOTHING
-    return f"{100 * value:+.2f}".replace("-", "−")
-
-
-def _interval(low: float, high: float) -> str:
-    if math.isnan(low):
-        return wording.NOTHING
-    return f"[{_signed(low)}, {_signed(high)}]"

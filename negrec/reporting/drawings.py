@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from negrec.reporting import significance, wording
-from negrec.reporting.cells import Cell, Comparison
+from negrec.reporting.cells import Comparison
 from negrec.reporting.runs import Run
 from negrec.reporting.verdict import Answer, Verdict
 
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 
     from negrec.reporting.figures.style import Look
 
-# What tells the lines of a sensitivity curve apart, beside other knobs.
-_SERIES = ("sampler", "sampler/false_negatives", "loss", "model", "objective", "experiment")
-_MANY = 8  # so many values of a knob are a search, and shown run by run
 _FEWEST_DATA_SETS = 5  # of a critical difference
 _CALIBRATED = ("bce", "gbce")  # losses of theorem 5.1
 
@@ -145,8 +141,8 @@ def of_comparison(
     if len(comparison.cells) > 1:
         yield Drawing(
             "balance",
-            f"{shown} against balance on test. Up and right is better; the line joins the cells "
-            "that no other beats in both.",
+            f"{shown} against balance on test. Up and right is better. Dashed steps: the cells on "
+            "them have no other that is as good in both and better in one.",
             lambda: tradeoff.tradeoff(
                 frames.points, f"test/balance_{k}", f"test/{metric}", looks=looks
             ),
@@ -157,7 +153,7 @@ def of_comparison(
             lambda: tradeoff.tradeoff(frames.points, "cost/seconds", f"test/{metric}", looks=looks),
         )
     valid = f"valid/{comparison.metric}"
-    if any(cell.trained for cell in comparison.cells):
+    if valid in frames.history.columns:
         yield Drawing(
             "seconds",
             f"{watched} on validation over seconds of training; test only at the chosen epoch.",
@@ -177,11 +173,8 @@ def of_comparison(
                 f"differences{suffix}",
                 f"{watched}: difference of each cell to {best} with its 95 % interval; left of "
                 "zero is worse.",
-                lambda rows=rows, best=best: forest.forest(  # type: ignore[misc]
-                    rows, comparison.metric, best
-                ),
+                partial(forest.forest, rows, comparison.metric, best),
             )
-    yield from _of_knobs(comparison, metric)
     yield Drawing(
         "calibration",
         "Predicted probability against what came true, among the first K of the ranking. Above "
@@ -236,156 +229,6 @@ def differences(verdict: Verdict, metric: str) -> pl.DataFrame:
             "p": pl.Float64,
         },
         orient="row",
-    )
-
-
-# ---- knobs that were swept
-
-
-def _of_knobs(comparison: Comparison, metric: str) -> Iterator[Drawing]:
-    from negrec.reporting.figures import heatmap, sensitivity, trials
-
-    name = f"test/{metric}"
-    knobs = swept(comparison.runs)
-    for knob in knobs:
-        rows = runs_frame(comparison.runs, knob, knobs, name)
-        short = knob.rpartition(".")[2]
-        if rows[knob].n_unique() >= _MANY:
-            yield Drawing(
-                f"trials-{short}",
-                f"Every run, by {short}: {wording.metric(metric)} on test.",
-                lambda rows=rows, knob=knob: trials.trials(  # type: ignore[misc]
-                    rows, knob, name, by="series"
-                ),
-            )
-        else:
-            yield Drawing(
-                f"sensitivity-{short}",
-                f"{wording.metric(metric)} on test by {short}; a flat curve needs no tuning.",
-                lambda rows=rows, knob=knob: sensitivity.sensitivity(  # type: ignore[misc]
-                    rows, knob, name, by="series"
-                ),
-            )
-    for at, x in enumerate(knobs):
-        for y in knobs[at + 1 :]:
-            for series, cells in _crossed(comparison.cells, x, y):
-                rows = heatmap_frame(cells, x, y, name)
-                short = "-".join(part.rpartition(".")[2] for part in (x, y))
-                yield Drawing(
-                    f"heatmap-{short}",
-                    f"{series}: {wording.metric(metric)} on test by two knobs.",
-                    lambda rows=rows, x=x, y=y: heatmap.heatmap(  # type: ignore[misc]
-                        rows, x, y, name
-                    ),
-                )
-    if "k" in knobs and _vary(comparison.runs, "loss") and _vary(comparison.runs, "model"):
-        rows = runs_frame(comparison.runs, "k", ["k"], name)
-        yield Drawing(
-            "panels",
-            f"{wording.metric(metric)} on test by negatives, loss and model.",
-            lambda: sensitivity.panels(rows, name, "k", by="loss", panel="model"),
-        )
-
-
-def _vary(runs: Sequence[Run], group: str) -> bool:
-    return len({run.choices.get(group) for run in runs}) > 1
-
-
-def _series(run: Run) -> tuple[str | None, ...]:
-    return tuple(run.choices.get(group) for group in _SERIES)
-
-
-def swept(runs: Sequence[Run]) -> list[str]:
-    """Numeric keys that differ between runs with the same options of all groups.
-
-    Of keys that always agree, such as ``alpha`` and ``sampler.alpha``, the shortest stands.
-    """
-    groups: dict[tuple[str | None, ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_series(run), []).append(run)
-    found: dict[str, list[object]] = {}
-    keys = sorted({key for run in runs for key in run.config}, key=lambda key: (len(key), key))
-    for key in keys:
-        if key == "seed" or key.startswith(("trainer.threads", "evaluation.batch_size")):
-            continue
-        values = [run.config.get(key) for run in runs]
-        varies = any(
-            len({json.dumps(run.config.get(key)) for run in group}) > 1 for group in groups.values()
-        )
-        numbers = all(
-            value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-            for value in values
-        )
-        if varies and numbers and values not in found.values():
-            found[key] = values
-    return list(found)
-
-
-def runs_frame(runs: Sequence[Run], knob: str, knobs: Sequence[str], metric: str) -> pl.DataFrame:
-    """Per run in whose series the knob varies: seed, series, options, knob, metric."""
-    names = _named_series(runs, [other for other in knobs if other != knob])
-    rows = [
-        {
-            "seed": run.seed,
-            "series": name,
-            **{group: run.choices.get(group, "") for group in ("sampler", "loss", "model")},
-            knob: float(str(run.config[knob])),
-            metric: run.metric(metric),
-        }
-        for run, name in zip(runs, names, strict=True)
-        if run.config.get(knob) is not None
-    ]
-    frame = pl.DataFrame(rows)
-    return frame.filter(pl.col(knob).n_unique().over("series") > 1)
-
-
-def _named_series(runs: Sequence[Run], knobs: Sequence[str]) -> list[str]:
-    """The options in which the runs differ, and the values of these knobs."""
-    groups = [group for group in _SERIES if _vary(runs, group)] or ["sampler"]
-    names = []
-    for run in runs:
-        options = [run.choices.get(group, "") for group in groups]
-        values = [
-            f"{knob.rpartition('.')[2]}={run.config[knob]}"
-            for knob in knobs
-            if run.config.get(knob) is not None
-        ]
-        shown = [option for option in options if option not in ("", "none", "None")]
-        names.append(" ".join([*shown, *values]))
-    return names
-
-
-def _crossed(cells: Sequence[Cell], x: str, y: str) -> Iterator[tuple[str, list[Cell]]]:
-    """Cells of the same options in which both knobs vary, each pair of values once."""
-    groups: dict[tuple[str | None, ...], list[Cell]] = {}
-    for cell in cells:
-        groups.setdefault(_series(cell.runs[0]), []).append(cell)
-    for group in groups.values():
-        pairs = [(c.runs[0].config.get(x), c.runs[0].config.get(y)) for c in group]
-        both = len({a for a, _ in pairs}) > 1 and len({b for _, b in pairs}) > 1
-        if both and len(set(pairs)) == len(pairs):
-            yield group[0].runs[0].choices.get("sampler", ""), group
-
-
-def heatmap_frame(cells: Sequence[Cell], x: str, y: str, metric: str) -> pl.DataFrame:
-    """Per pair of settings: mean over seeds, n, and p against the best."""
-    best = max(cells, key=lambda cell: (cell.mean(metric), cell.label))
-    return pl.DataFrame(
-        [
-            (
-                cell.runs[0].config[x],
-                cell.runs[0].config[y],
-                cell.mean(metric),
-                cell.n,
-                None
-                if cell is best
-                else significance.compare(best.values(metric), cell.values(metric)).p,
-            )
-            for cell in cells
-        ],
-        schema={x: pl.Float64, y: pl.Float64, metric: pl.Float64, "n": pl.Int64, "p": pl.Float64},
-        orient="row",
-        strict=False,
     )
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
+
+from negrec.reporting import wording
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -64,6 +67,14 @@ class Entry:
     spread: str = ""
     best: bool = False
     mark: str = ""
+
+    @classmethod
+    def percent(
+        cls, value: float, sd: float = math.nan, best: bool = False, mark: str = ""
+    ) -> Self:
+        """A fraction in percent, with its standard deviation where there is one."""
+        spread = "" if math.isnan(sd) else f"± {wording.percent(sd)}"
+        return cls(wording.percent(value), spread, best, mark)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from negrec.errors import InputError
-from negrec.evaluation.cohorts import COHORTS, COLD
+from negrec.evaluation.cohorts import COHORTS
 from negrec.evaluation.evaluator import Evaluation, accuracy
-from negrec.evaluation.metrics import balance
 from negrec.reporting import wording
 from negrec.reporting.cells import Comparison
 from negrec.reporting.runs import Run
@@ -33,7 +32,6 @@ from negrec.reporting.significance import Summary, describe
 
 METRICS = ("hr", "ndcg", "mrr", "recall", "balance")
 _MOST_GROUPS = 10  # that a table has room for
-_NO_GROUP = 4  # neither one of the three cohorts nor cold
 
 
 @dataclass(frozen=True)
@@ -214,27 +212,12 @@ def of_run(run: Run, groups: Groups, cutoffs: Sequence[int]) -> dict[str, float]
         targets[name].to_numpy() for name in ("user", "target", "greater", "ties")
     )
     group_of = groups.of_items(items.sort("item")["count"].to_numpy().astype(np.int64))
-    cold = target == 0
-    group = np.where(cold, -1, group_of[target - 1])
-    found: dict[str, float] = {}
-    for index, name in enumerate(groups.names):
-        # `accuracy` knows three cohorts: each group in turn takes the place of the first.
-        cohort = np.where(cold, COLD, np.where(group == index, 0, _NO_GROUP))
-        of = accuracy(Evaluation(user, target, greater, ties, cohort, {}), cutoffs)
-        found |= {key: value for key, value in of.items() if not _of_cohorts(key)}
-        found |= {
-            key.removesuffix("head") + name: value
-            for key, value in of.items()
-            if key.endswith("_head")
-        }
-        found[f"items_{name}"] = float((group_of == index).sum())
-    for k in cutoffs:
-        found[f"balance_{k}"] = balance([found[f"hr_{k}_{name}"] for name in groups.names])
-    return found
-
-
-def _of_cohorts(name: str) -> bool:
-    return name.startswith("balance_") or name.endswith(tuple(f"_{cohort}" for cohort in COHORTS))
+    group = group_of[target - 1]  # of a cold target, 0, that of the last item, which nobody reads
+    evaluation = Evaluation(user, target, greater, ties, group, {})
+    found = accuracy(evaluation, cutoffs, groups.names)
+    return found | {
+        f"items_{name}": float((group_of == index).sum()) for index, name in enumerate(groups.names)
+    }
 
 
 def _own_cutoffs(run: Run) -> Sequence[int]:
@@ -323,10 +306,7 @@ def _notes(
     notes = []
     sampled = {run.config.get("evaluation.sampled") for run in comparison.runs} - {None}
     if sampled:
-        notes.append(
-            f"WARNING: ranked among {sampled.pop()} random items, not the catalogue; compare with "
-            "published sampled metrics only"
-        )
+        notes.append(wording.sampled(sampled.pop()))
     if any(name.startswith("balance_") for _, name in rows):
         notes.append(
             f"balance: 100 = the groups' hit rates are equal, {100 / len(groups.names):.2f} = one "

@@ -17,8 +17,12 @@ import polars as pl
 from negrec.errors import InputError
 
 SWEEP = "sweep.json"  # stands in the folder of a sweep
+# As negrec.sweeping.jobs writes them, which a report does not import: in a sweep's folder one for
+# runs that others took the place of, and in a job's folder why it failed.
+SUPERSEDED, FAILURE = "superseded", "failure.json"
 # What only a run that began leaves behind; a folder with one of them and no run.json lost it.
 _LEFT_BY_A_RUN = {"events.jsonl", "results.json", "ranks.parquet", "items.parquet", "config.yaml"}
+_LEFT_BY_A_JOB = {"run.json", FAILURE, *_LEFT_BY_A_RUN}
 _STATES = ("FINISHED", "RUNNING", "FAILED", "KILLED")
 
 
@@ -38,7 +42,7 @@ class Run:
         sweep: name of the sweep; None for a single run.
         config: the resolved configuration by dotted key, without what cannot change the result.
         choices: the option chosen of each group, such as {"sampler": "genni"}.
-        trials: how many settings were tried to tune it; 0 where it was not tuned.
+        trials: how many settings were tried to tune it; 0 where it was not tuned, or by others.
         metrics: the final values ("test/hr_10", "popularity/hr_10", "cost/seconds",
             "best/value", ...), as fractions; empty unless it is finished.
         epochs: trained; 0 unless it is finished.
@@ -73,6 +77,16 @@ class Run:
     def seed(self) -> int:
         """Of the run."""
         return int(str(self.config["seed"]))
+
+    @property
+    def published(self) -> str | None:
+        """The experiment whose published values it takes, from a folder of its own in conf/tuned.
+
+        How many settings their authors tried is not known.
+        """
+        experiment = self.choices.get("experiment", "None")
+        tuned = self.choices.get("tuned", "")
+        return experiment if not self.trials and tuned.startswith(f"{experiment}/") else None
 
     def metric(self, name: str) -> float:
         """A final value; NaN where the run has none."""
@@ -139,6 +153,21 @@ class Damaged:
 
 
 @dataclass(frozen=True)
+class Failed:
+    """A job of a sweep that came to nothing.
+
+    Attributes:
+        folder: of the job.
+        error: the reason, in one line.
+        command: what repeats it alone; "" where that was not written down.
+    """
+
+    folder: Path
+    error: str
+    command: str
+
+
+@dataclass(frozen=True)
 class Runs:
     """What was found in the folders of some sweeps.
 
@@ -147,7 +176,9 @@ class Runs:
         folders: of the sweeps.
         finished: the runs with results, in the order of their folders' names.
         unfinished: those that run, failed or were killed.
+        failed: jobs of sweeps that failed, whether or not they became a run.
         damaged: those of which something was deleted.
+        superseded: how many a sweep has set aside, because others took their place.
         newest: whether no sweep was named and the newest was taken.
     """
 
@@ -155,13 +186,17 @@ class Runs:
     folders: tuple[Path, ...]
     finished: tuple[Run, ...]
     unfinished: tuple[Run, ...] = ()
+    failed: tuple[Failed, ...] = ()
     damaged: tuple[Damaged, ...] = ()
+    superseded: int = 0
     newest: bool = False
 
     @property
     def states(self) -> str:
         """Such as "2 finished, 1 failed, 1 incomplete"."""
         count = Counter(run.status for run in (*self.finished, *self.unfinished))
+        if self.failed:
+            count["FAILED"] += len(self.failed)
         order = [*(s for s in _STATES if s in count), *sorted(set(count) - {*_STATES})]
         listed = [f"{count[state]} {state.lower()}" for state in order]
         if self.damaged:
@@ -201,8 +236,15 @@ def find(
     named = () if folders == [root] else tuple(_name(folder, root) for folder in folders)
     finished: list[Run] = []
     unfinished: list[Run] = []
+    failed: list[Failed] = []
     damaged: list[Damaged] = []
-    for folder in _run_folders(folders):
+    places = _run_folders(folders)
+    set_aside = [folder for folder in places if folder.parent.name == SUPERSEDED]
+    # Whoever names a run by its id means it.
+    for folder in places if run_ids is not None else [p for p in places if p not in set_aside]:
+        if (folder / FAILURE).exists():
+            failed.append(_failed(folder))
+            continue
         try:
             run = _read(folder)
         except _DamagedError as error:
@@ -217,8 +259,17 @@ def find(
                 raise InputError(f"runs={run_id}: no such run in {where}{_near(run_id, known)}")
         finished = [run for run in finished if run.run_id in run_ids]
         unfinished = [run for run in unfinished if run.run_id in run_ids]
-        damaged = []  # nobody knows their ids
-    found = Runs(named, tuple(folders), tuple(finished), tuple(unfinished), tuple(damaged), newest)
+        failed, damaged, set_aside = [], [], []  # nobody asked for them
+    found = Runs(
+        named,
+        tuple(folders),
+        tuple(finished),
+        tuple(unfinished),
+        tuple(failed),
+        tuple(damaged),
+        len(set_aside),
+        newest,
+    )
     if not finished:
         what = f"sweep={','.join(named)}" if named else f"runs={','.join(run_ids or ())}"
         raise InputError(
@@ -226,6 +277,14 @@ def find(
             "its command again to go on with it"
         )
     return found
+
+
+def _failed(folder: Path) -> Failed:
+    try:
+        record = _json(folder, FAILURE)
+    except _DamagedError as error:
+        return Failed(folder, str(error), "")
+    return Failed(folder, str(record.get("error")), str(record.get("command") or ""))
 
 
 class _DamagedError(Exception):
@@ -292,7 +351,7 @@ def _run_folders(folders: Sequence[Path]) -> list[Path]:
     found = set()
     for top in folders:
         for place, below, files in os.walk(top):
-            if "run.json" in files or not _LEFT_BY_A_RUN.isdisjoint(files):
+            if not _LEFT_BY_A_JOB.isdisjoint(files):
                 found.add(Path(place))
                 below.clear()  # no run lies in another: checkpoints and Hydra's files do
             else:

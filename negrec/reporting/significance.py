@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, Self, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from negrec.errors import InputError
-from negrec.evaluation.cohorts import COLD
 from negrec.evaluation.metrics import hit_rate_per_target, mrr_per_target, ndcg_per_target
 
 Floats: TypeAlias = NDArray[np.float64]
@@ -266,7 +265,7 @@ def gain(metric: Literal["hr", "ndcg", "mrr"], k: int = 1) -> Gain:
     """
 
     def per_target(targets: pl.DataFrame) -> Floats:
-        cold = (targets["cohort"] == COLD).to_numpy()
+        cold = (targets["target"] == 0).to_numpy()
         ranks = np.where(cold, np.inf, targets["greater"].to_numpy() + 1.0)
         ties = targets["ties"].to_numpy()
         match metric:
@@ -310,49 +309,124 @@ def bootstrap(
     Raises:
         InputError: no seed in common, or two runs of a seed with different targets.
     """
-    seeds = sorted(a.keys() & b.keys())
-    if not seeds:
+    if not a.keys() & b.keys():
         raise InputError(f"no seed in common: {sorted(a)} and {sorted(b)}")
-    frames = [_differences(a[s], b[s], gain, s).with_columns(seed=i) for i, s in enumerate(seeds)]
-    differences = pl.concat(frames)
-    if differences.is_empty():
-        return Interval(math.nan, math.nan, math.nan, 0, len(seeds))
-    users, columns = _per_user(differences, len(seeds))
+    return bootstrap_each({"": a}, b, gain, repeats, seed)[""]
+
+
+def bootstrap_each(
+    several: Mapping[str, Mapping[int, pl.DataFrame]],
+    best: Mapping[int, pl.DataFrame],
+    gain: Gain,
+    repeats: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """``bootstrap`` of each of several methods against the same one.
+
+    Those with the same seeds see the same draws of users, which is most of the work.
+
+    Args:
+        several: by name what ``bootstrap`` takes; without a seed in common they are left out.
+        best: of the method that all are compared with.
+        gain: as there.
+        repeats: as there.
+        seed: as there.
+    """
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for name, frames in several.items():
+        by_seeds.setdefault(tuple(sorted(frames.keys() & best.keys())), []).append(name)
+    found: dict[str, Interval] = {}
+    for seeds, names in by_seeds.items():
+        if seeds:
+            clusters = [_Clusters.of(best[one], gain) for one in seeds]
+            gained = {
+                name: [
+                    c.gained_over(several[name][one], gain, one)
+                    for c, one in zip(clusters, seeds, strict=True)
+                ]
+                for name in names
+            }
+            found |= _resampled(clusters, gained, repeats, seed)
+    return {name: found[name] for name in several if name in found}
+
+
+@dataclass(frozen=True)
+class _Clusters:
+    """The targets of one seed, by user, as the best method ranked them.
+
+    Attributes:
+        targets: their users and ids, sorted.
+        user: of the clusters, ascending, (R,).
+        n: targets of each, (R,).
+        gained: sums over the targets of each, (R,).
+    """
+
+    targets: pl.DataFrame
+    user: NDArray[np.int64]
+    n: Floats
+    gained: Floats
+
+    @classmethod
+    def of(cls, frame: pl.DataFrame, gain: Gain) -> Self:
+        user, at, n = np.unique(frame["user"].to_numpy(), return_inverse=True, return_counts=True)
+        return cls(_sorted_targets(frame), user, n.astype(np.float64), _sums(at, frame, gain))
+
+    def gained_over(self, frame: pl.DataFrame, gain: Gain, seed: int) -> Floats:
+        """How much more another method gained from each user, (R,)."""
+        if not _sorted_targets(frame).equals(self.targets):
+            raise InputError(
+                f"the runs of seed {seed} have different test targets: compare runs of one split"
+            )
+        at = np.searchsorted(self.user, frame["user"].to_numpy())
+        return _sums(at, frame, gain) - self.gained
+
+
+def _sums(cluster: NDArray[np.int64], frame: pl.DataFrame, gain: Gain) -> Floats:
+    """Over the targets of each cluster, which all have some."""
+    return np.bincount(cluster, weights=gain(frame)).astype(np.float64)
+
+
+def _sorted_targets(frame: pl.DataFrame) -> pl.DataFrame:
+    return frame.select("user", "target").sort("user", "target")
+
+
+def _resampled(
+    clusters: Sequence[_Clusters],
+    gained: Mapping[str, Sequence[Floats]],
+    repeats: int,
+    seed: int,
+) -> dict[str, Interval]:
+    """Intervals of methods from what they gained more than the best, per seed and user."""
+    users = np.unique(np.concatenate([of.user for of in clusters]))
+    n_users, n_seeds = len(users), len(clusters)
+    if not n_users:
+        nan = math.nan
+        return dict.fromkeys(gained, Interval(nan, nan, nan, 0, n_seeds))
+    # The users of all seeds in one order: rows; the sums of each method and seed, and the numbers
+    # of targets of each seed: columns.
+    columns = np.zeros((n_users, len(gained) + 1, n_seeds))
+    for i, of in enumerate(clusters):
+        rows = np.searchsorted(users, of.user)
+        for j, of_method in enumerate(gained.values()):
+            columns[rows, j, i] = of_method[i]
+        columns[rows, -1, i] = of.n
+    flat = columns.reshape(n_users, -1)
     generator = np.random.default_rng(seed)
     means = []
-    chunk = max(1, _CELLS // users)
+    chunk = max(1, _CELLS // n_users)
     for start in range(0, repeats, chunk):
-        n = min(chunk, repeats - start)
-        sums = _times_drawn(users, n, generator) @ columns  # (n, 2 C)
-        of_seed = _times_drawn(len(seeds), n, generator)
-        gained, targets = ((part * of_seed).sum(1) for part in np.split(sums, 2, axis=1))
-        means.append(gained / targets)
+        times = min(chunk, repeats - start)
+        sums = (_times_drawn(n_users, times, generator) @ flat).reshape(times, -1, n_seeds)
+        of_seed = _times_drawn(n_seeds, times, generator)[:, None]
+        drawn = (sums * of_seed).sum(2)  # (times, methods + 1)
+        means.append(drawn[:, :-1] / drawn[:, -1:])
     tail = (1 - _LEVEL) / 2
-    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail])
-    gained, targets = (part.sum() for part in np.split(columns, 2, axis=1))
-    return Interval(float(gained / targets), float(low), float(high), users, len(seeds))
-
-
-def _differences(a: pl.DataFrame, b: pl.DataFrame, gain: Gain, seed: int) -> pl.DataFrame:
-    """Per user: the sum of the differences of its targets, and their number."""
-    key = ["user", "target"]
-    if not a.select(key).sort(key).equals(b.select(key).sort(key)):
-        raise InputError(
-            f"the runs of seed {seed} have different test targets: compare runs of one split"
-        )
-    summed = [frame.select("user", gain=gain(frame)) for frame in (a, b)]
-    both = pl.concat([summed[0], summed[1].with_columns(-pl.col("gain"))])
-    return both.group_by("user").agg(pl.col("gain").sum(), n=pl.len() / 2)
-
-
-def _per_user(differences: pl.DataFrame, seeds: int) -> tuple[int, Floats]:
-    """The number of users, and their sums and numbers of targets by seed, (R, 2 C)."""
-    user = differences["user"].rank("dense").to_numpy() - 1
-    users = int(user.max()) + 1
-    columns = np.zeros((users, 2 * seeds))
-    columns[user, differences["seed"]] = differences["gain"]
-    columns[user, differences["seed"] + seeds] = differences["n"]
-    return users, columns
+    low, high = np.quantile(np.concatenate(means), [tail, 1 - tail], axis=0)
+    total = columns.sum((0, 2))
+    return {
+        name: Interval(float(total[j] / total[-1]), float(low[j]), float(high[j]), n_users, n_seeds)
+        for j, name in enumerate(gained)
+    }
 
 
 def _times_drawn(size: int, repeats: int, generator: np.random.Generator) -> Floats:

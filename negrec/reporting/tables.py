@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from rich import box
@@ -10,8 +9,8 @@ from rich.table import Table
 
 from negrec.evaluation.cohorts import COHORTS
 from negrec.evaluation.evaluator import Evaluation
+from negrec.reporting import wording
 
-_NOTHING = "-"
 _ACCURACY = (("hr", "HR"), ("ndcg", "NDCG"), ("recall", "recall"))
 _WHOLE = (("balance", "balance"), ("coverage", "coverage"))
 _BY_COHORT = ("", *(f"_{name}" for name in COHORTS))
@@ -72,15 +71,11 @@ def final_table(
 
 def _cohorts(evaluation: Evaluation, key: str) -> list[str]:
     """A metric in total and by cohort."""
-    return [_percent(evaluation.metrics[f"{key}{suffix}"]) for suffix in _BY_COHORT]
+    return [wording.percent(evaluation.metrics[f"{key}{suffix}"]) for suffix in _BY_COHORT]
 
 
 def _totals(evaluations: Sequence[Evaluation], key: str) -> list[str]:
-    return [_percent(evaluation.metrics[key]) for evaluation in evaluations]
-
-
-def _percent(value: float) -> str:
-    return _NOTHING if math.isnan(value) else f"{100 * value:.2f}"
+    return [wording.percent(evaluation.metrics[key]) for evaluation in evaluations]
 
 
 def _notes(model: Evaluation, cutoffs: Sequence[int]) -> list[str]:
@@ -88,11 +83,7 @@ def _notes(model: Evaluation, cutoffs: Sequence[int]) -> list[str]:
     found = model.metrics
     notes = ["balance: 100 = the cohorts' hit rates are equal, 33.33 = one group gets everything"]
     if model.sampled is not None:
-        notes.insert(
-            0,
-            f"WARNING: ranked among {model.sampled} random items, not the catalogue; compare "
-            "with published sampled metrics only",
-        )
+        notes.insert(0, wording.sampled(model.sampled))
     reasons: dict[str, list[str]] = {}
     for k in cutoffs:
         reason = model.why_no_balance(k)
@@ -101,9 +92,9 @@ def _notes(model: Evaluation, cutoffs: Sequence[int]) -> list[str]:
     notes += [f"no balance {', '.join(at)}: {reason}" for reason, at in reasons.items()]
     if n_cold := found["n_cold"]:
         k = 10 if 10 in cutoffs else cutoffs[0]
-        hr, ndcg = found[f"hr_{k}_warm"], found[f"ndcg_{k}_warm"]
+        hr, ndcg = (wording.percent(found[f"{name}_{k}_warm"]) for name in ("hr", "ndcg"))
         notes.append(
             f"{n_cold:,.0f} of {found['n']:,.0f} targets are cold (outside the catalogue): misses "
-            f"in the total; without them HR@{k} {_percent(hr)}, NDCG@{k} {_percent(ndcg)}"
+            f"in the total; without them HR@{k} {hr}, NDCG@{k} {ndcg}"
         )
     return notes

@@ -1,10 +1,18 @@
 """Which cell to use: chosen on validation by one stated rule, with its evidence.
 
-The rule. Cells of which a run's best epoch is its last have not converged and are not ranked. Of
-the others the one with the best mean validation value over seeds leads. Every other is tested
+The rule. A cell has converged when none of its runs had its best epoch last. Of the converged cells
+the one with the best mean validation value over seeds leads. Every other converged cell is tested
 against it over the same seeds (two-sided t test, p by Holm over all of them): where p is 0.05 or
 more it is *within noise*. The leader is recommended, and of those within noise the cheapest is
-named if it takes 80 % or less of its training time. Test values are reported and never choose.
+named if it takes 80 % or less of its training time.
+
+A cell that was still improving is not ranked: nobody knows where it ends. But it ends no lower
+than it stands. So where one has already reached the leader's mean, nothing is recommended and more
+epochs are asked for, as where no cell has converged; the order on validation is then shown as a
+look, without tests. One that is still improving and behind leaves the recommendation as it is, and
+is named in it.
+
+Test values are reported and never choose.
 """
 
 from __future__ import annotations
@@ -23,7 +31,8 @@ RULE = (
     "on validation, among cells that have converged, the best mean leads; another cell is within "
     "noise when a two-sided t test over seeds against the leader has a Holm-corrected p of "
     f"{LEVEL:g} or more; of those the cheapest is named if it takes {100 * CLEARLY_LESS:.0f} % or "
-    "less of the leader's training time"
+    "less of the leader's training time; nothing is recommended while a cell that is still "
+    "improving has already reached the leader"
 )
 
 
@@ -55,11 +64,12 @@ class Verdict:
 
     Attributes:
         metric: of test, that the sentence tells ("hr_10").
-        ranked: converged cells, the best first; where none has converged all cells in the order
-            of their validation values, of which none is recommended.
-        recommended: the leader; None where none has converged or none was trained.
+        ranked: converged cells, the best first; where none is recommended all trained cells in
+            the order of their validation values, untested.
+        recommended: the leader; None where none has converged, where one that has not is already
+            ahead of it, or where nothing was trained.
         cheaper: the cell that the sentence names beside it; None where there is none.
-        unconverged: cells that are not ranked.
+        unconverged: cells that were still improving, the best on validation so far first.
         untrained: cells that validation cannot choose: nothing was trained.
         deployable: whether the leader's test value is better than the popularity ranker's.
         sentence: what to do.
@@ -158,14 +168,23 @@ def decide(
         validation = {cell.label: cell.values("best/value") for cell in cells}
     untrained = tuple(c for c in cells if not c.trained or not validation.get(c.label))
     trained = [cell for cell in cells if cell not in untrained]
-    converged = [cell for cell in trained if not cell.unconverged]
-    unconverged = tuple(cell for cell in trained if cell.unconverged)
-    ranked = _judged(converged or trained, validation, tested=bool(converged))
-    leader = ranked[0].cell if converged else None
+    look = _judged(trained, validation, tested=False)
+    ranked = _judged([c for c in trained if not c.unconverged], validation, tested=True)
+    best = ranked[0] if ranked else None
+    improving = [judged for judged in look if judged.cell.unconverged]
+    ahead = [j.cell for j in improving if best and j.valid.mean >= best.valid.mean]
+    unconverged = tuple(judged.cell for judged in improving)
+    leader = best.cell if best and not ahead else None
     within = [judged.cell for judged in ranked[1:] if judged.within_noise]
     cheaper = _cheapest(leader, within) if leader else None
     deployable = leader is None or not _worse_than_popularity(leader, metric)
-    notes = _notes([judged.cell for judged in ranked], unconverged, untrained, leader, metric)
+    if not look:
+        sentence = "Nothing was trained here: there is nothing to choose."
+    elif leader is None:
+        sentence = _not_yet(look, best, ahead)
+    else:
+        sentence = _sentence(ranked, leader, cheaper, within, unconverged, metric, deployable)
+    ranked = ranked if leader else look
     return Verdict(
         metric=metric,
         ranked=ranked,
@@ -174,8 +193,8 @@ def decide(
         unconverged=unconverged,
         untrained=untrained,
         deployable=deployable,
-        sentence=_sentence(ranked, leader, cheaper, within, metric, deployable),
-        notes=tuple(notes),
+        sentence=sentence,
+        notes=tuple(_notes([judged.cell for judged in ranked], unconverged, untrained, leader)),
     )
 
 
@@ -186,7 +205,7 @@ def _judged(
     summaries = {c.label: significance.describe([*validation[c.label].values()]) for c in cells}
     # Labels break ties, so that the order does not depend on that of folders.
     order = sorted(cells, key=lambda cell: (-summaries[cell.label].mean, cell.label))
-    if not tested:
+    if not tested or not order:
         return tuple(Judged(cell, summaries[cell.label], None, None) for cell in order)
     best, *others = order
     against = [
@@ -228,23 +247,54 @@ def _worse_than_popularity(cell: Cell, metric: str) -> bool:
     return cell.mean(f"test/{metric}") <= cell.mean(f"popularity/{metric}")
 
 
+def _not_yet(look: Sequence[Judged], best: Judged | None, ahead: Sequence[Cell]) -> str:
+    """Why nothing is recommended, and what to do about it.
+
+    Args:
+        look: all cells, the best on validation so far first.
+        best: the best converged cell; None where none has converged.
+        ahead: cells that were still improving and have reached it.
+    """
+    cells = [judged.cell for judged in look]
+    if best is not None:
+        names, are = wording.listed([cell.label for cell in ahead]), "are" if ahead[1:] else "is"
+        return (
+            f"No recommendation yet: {names}, still improving after {_epochs(ahead)} epochs, {are} "
+            f"already ahead of the best converged one ({best.cell.label}); train longer "
+            f"({longer(ahead)})."
+        )
+    if not cells[1:]:
+        return (
+            f"No recommendation yet: {cells[0].label}, the only cell, was still improving after "
+            f"{_epochs(cells)} epochs; train longer ({longer(cells)})."
+        )
+    return (
+        f"No recommendation yet: no cell has converged, all were still improving after "
+        f"{_epochs(cells)} epochs; train longer ({longer(cells)}). A look at validation so far, no "
+        f"ranking: {', '.join(cell.label for cell in cells)}."
+    )
+
+
+def _epochs(cells: Sequence[Cell]) -> str:
+    """That the runs which were still improving trained: "10", "8 to 10"."""
+    return wording.whole([run.epochs for cell in cells for run in cell.runs if not run.converged])
+
+
+def longer(cells: Sequence[Cell]) -> str:
+    """The setting that trains runs which were still improving twice as long."""
+    most = max(run.epochs for cell in cells for run in cell.runs if not run.converged)
+    return f"trainer.max_epochs={2 * most}"
+
+
 def _sentence(
     ranked: Sequence[Judged],
-    leader: Cell | None,
+    leader: Cell,
     cheaper: Cell | None,
     within: Sequence[Cell],
+    unconverged: Sequence[Cell],
     metric: str,
     deployable: bool,
 ) -> str:
-    if not ranked:
-        return "Nothing was trained here: there is nothing to choose."
-    if leader is None:
-        names = [judged.cell.label for judged in ranked]
-        order = f"the order is {', '.join(names)}" if names[1:] else f"there is {names[0]} alone"
-        return (
-            "No recommendation: no cell has converged (the best epoch of a run is its last), so "
-            f"more epochs may change the order. On validation so far {order}."
-        )
     label, test = (
         wording.metric(metric),
         significance.describe([*leader.values(f"test/{metric}").values()]),
@@ -262,7 +312,15 @@ def _sentence(
     if not math.isnan(balance):
         parts.append(f"balance {wording.percent(balance, digits=1)}")
     parts.append(f"{wording.seconds(leader.seconds_per_epoch)} per epoch")
-    return f"Use {leader.label}: {', '.join(parts)}; {_rest(ranked, leader, cheaper, within)}."
+    rest = [_rest(ranked, leader, cheaper, within)] if ranked[1:] or not unconverged else []
+    if unconverged:
+        names = wording.listed([cell.label for cell in unconverged])
+        were = "were" if unconverged[1:] else "was"
+        rest.append(
+            f"{names}, behind it, {were} still improving after {_epochs(unconverged)} epochs"
+        )
+    use = f"Use {leader.label}" if ranked[1:] or unconverged else f"{leader.label} is alone"
+    return f"{use}: {', '.join(parts)}; {'; '.join(rest)}."
 
 
 def _rest(
@@ -271,7 +329,7 @@ def _rest(
     """What to think of the other cells."""
     others = ranked[1:]
     if not others:
-        return "there is no other converged cell to compare it with"
+        return "there is nothing to compare it with"
     untested = [judged.cell.label for judged in others if judged.p is None]
     if len(untested) == len(others):
         if leader.n == 1 or all(judged.cell.n == 1 for judged in others):
@@ -301,24 +359,21 @@ def _notes(
     unconverged: Sequence[Cell],
     untrained: Sequence[Cell],
     leader: Cell | None,
-    metric: str,
 ) -> list[str]:
     notes = []
-    if leader is not None and unconverged:
-        told = [f"{c.label} ({c.unconverged} of {c.n} runs)" for c in unconverged]
-        notes.append(
-            f"Not converged and so not ranked: {wording.listed(told)}; the best epoch is the last, "
-            "go on with more epochs."
-        )
+    partly = [f"{c.label} ({c.unconverged} of {c.n} runs)" for c in unconverged]
+    if any(cell.unconverged < cell.n for cell in unconverged):
+        notes.append(f"Still improving in the last epoch: {wording.listed(partly)}.")
     if untrained:
         names = wording.listed([cell.label for cell in untrained])
         notes.append(f"Not ranked, since validation chose nothing there: {names}.")
-    trials = {cell.label: cell.trials for cell in ranked}
-    if len(set(trials.values())) > 1:
-        told = [f"{label} {n}" for label, n in trials.items()]
+    tuning = {cell.label: cell.tuning for cell in ranked}
+    if len({*tuning.values()}) > 1:
+        told = [f"{label} {how}" for label, how in tuning.items()]
+        what = "Ranked, but tuned" if leader is not None else "Tuned"
         notes.append(
-            f"Tuned with different numbers of trials ({', '.join(told)}): more tuning alone can "
-            "make a cell look better."
+            f"{what} with different numbers of trials: {wording.listed(told)}. More tuning alone "
+            "can make a cell look better."
         )
     if not _same_hardware(ranked):
         notes.append("The cells ran on different hardware or threads: their times do not compare.")
@@ -326,9 +381,6 @@ def _notes(
     if len(ns) > 1:
         told = [f"{cell.label} {cell.n}" for cell in ranked]
         notes.append(f"Different numbers of seeds: {', '.join(told)}.")
-    if any(run.config.get("evaluation.sampled") is not None for c in ranked for run in c.runs):
-        notes.append(
-            "WARNING: targets were ranked among sampled items, not the catalogue: compare with "
-            "published sampled metrics only."
-        )
+    sampled = {run.config.get("evaluation.sampled") for c in ranked for run in c.runs} - {None}
+    notes += [f"{wording.sampled(n)}." for n in sampled]
     return notes

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 
 NOTHING = "–"
+MINUS = "−"
 _NAMES = {"hr": "HR", "ndcg": "NDCG", "mrr": "MRR", "recall": "recall", "balance": "balance"}
 _FRACTIONS = ((0.45, 0.55, "half"), (0.31, 0.36, "a third"), (0.23, 0.27, "a quarter"))
 
@@ -33,6 +34,16 @@ def percent(value: float, sd: float = math.nan, digits: int = 2) -> str:
         return NOTHING
     text = f"{100 * value:.{digits}f}"
     return text if math.isnan(sd) else f"{text} ± {100 * sd:.{digits}f}"
+
+
+def points(value: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return NOTHING if math.isnan(value) else f"{100 * value:+.2f}".replace("-", MINUS)
+
+
+def interval(low: float, high: float) -> str:
+    """Of a difference of fractions, in percentage points."""
+    return NOTHING if math.isnan(low) else f"[{points(low)}, {points(high)}]"
 
 
 def p_value(p: float | None) -> str:
@@ -78,8 +89,21 @@ def whole(values: Sequence[int]) -> str:
     return f"{low}" if low == high else f"{low} to {high}"
 
 
+def counted(n: int, name: str) -> str:
+    """Such as "1 trial", "1,000 runs"."""
+    return f"{n:,} {name}{'s' if n != 1 else ''}"
+
+
 def negatives(k: float) -> str:
     """Of a query: "1 negative", "the whole catalogue"."""
     if math.isinf(k):
         return "the whole catalogue or batch"
-    return f"{k:,.0f} negative{'s' if k != 1 else ''}"
+    return counted(int(k), "negative")
+
+
+def sampled(n: object) -> str:
+    """A warning: what was ranked among some items does not compare with the whole catalogue."""
+    return (
+        f"WARNING: ranked among {n} random items, not the catalogue; compare with published "
+        "sampled metrics only"
+    )

@@ -9,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 
 from negrec.errors import InputError
-from negrec.reporting import report, runs
+from negrec.reporting import pages, report, runs, sections
 from tests.reporting.fake_runs import write
 
 
@@ -39,6 +39,10 @@ def root(tmp_path_factory):
         folder / "9_again", run_id="old", written=1.0, data_hash="beauty", split_hash="beauty-split"
     )
     (write(folder / "10_half", seed=9) / "results.json").unlink()
+    (folder / "11_failed").mkdir()
+    failure = {"error": "out of memory", "command": "negrec train sampler=full", "key": None}
+    (folder / "11_failed" / "failure.json").write_text(json.dumps(failure))
+    write(folder / "superseded" / "0_x")
     record = {"name": "first", "command": "negrec train -m <sampler>", "seconds": 60, "seeds": 2}
     (folder / "sweep.json").write_text(json.dumps(record))
     return root
@@ -113,6 +117,8 @@ def test_what_was_left_out_is_counted_and_named(written, page):
     left_out = {kind.why: (kind.count, kind.what) for kind in written[0].left_out}
     assert left_out == {
         "killed, not finished": (1, ("killed (8_killed): negrec train run=killed",)),
+        "failed": (1, ("11_failed: out of memory; to repeat it: negrec train sampler=full",)),
+        "set aside by the sweep: others took their place": (1, ()),
         "incomplete: something was deleted or broken": (1, ("10_half: results.json is missing",)),
         "run twice with the same setting and seed: the newest counts": (
             1,
@@ -120,7 +126,7 @@ def test_what_was_left_out_is_counted_and_named(written, page):
         ),
     }
     for _, what in left_out.values():
-        assert what[0] in page.text
+        assert all(each in page.text for each in what)
 
 
 def test_it_says_how_to_repeat_it(written, page):
@@ -204,7 +210,7 @@ def test_what_fails_leaves_the_old_report(root, tmp_path, monkeypatch):
     def broken(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(report, "html", broken)
+    monkeypatch.setattr(pages, "html", broken)
     with pytest.raises(OSError, match="disk full"):
         report.write(found, tmp_path / "r", formats="html")
     assert (tmp_path / "r" / "report.html").read_bytes() == before
@@ -224,7 +230,7 @@ def test_names_of_users_are_text_on_the_page(tmp_path):
 def test_side_by_side_and_again_the_same_runs_give_the_same_bytes(
     root, tmp_path, written, monkeypatch
 ):
-    monkeypatch.setattr(report, "_MANY_RUNS", 1)
+    monkeypatch.setattr(sections, "_MANY_RUNS", 1)
     report.write(runs.find(root), tmp_path / "again")
     files = [path.relative_to(written[1]) for path in written[1].rglob("*") if path.is_file()]
     assert len(files) > 20
@@ -236,3 +242,25 @@ def test_a_report_starts_without_torch():
     code = "import sys, negrec.reporting.report; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert not {"torch", "matplotlib", "mlflow"} & set(done.stdout.split())
+
+
+def test_where_nothing_is_recommended_it_says_what_to_type(tmp_path):
+    late = {"epochs": 5, "best_epoch": 5}
+    for name, sampler in (("a", "genni"), ("b", "uniform")):
+        write(tmp_path / "s" / name, run_id=name, sampler=sampler, **late)
+    single = report.write(runs.find(tmp_path, None, ["a", "b"]), tmp_path / "r", formats="md")
+    assert single.go_on == (
+        "negrec train run=a trainer.max_epochs=10",
+        "negrec train run=b trainer.max_epochs=10",
+    )
+    command = "negrec train -m sampler=genni,uniform 'seed=range(2)' trainer.max_epochs=5"
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"name": "s", "command": command}))
+    swept = report.write(runs.find(tmp_path, ["s"]), tmp_path / "r", formats="md")
+    assert swept.go_on == (command.replace("epochs=5", "epochs=10"),)
+    assert swept.go_on[0] in (tmp_path / "r" / "report.md").read_text()
+    # Nothing was tested, so there is nothing to show of tests.
+    assert swept.sections[0].statistics == ()
+
+
+def test_where_something_is_recommended_there_is_nothing_to_go_on_with(written):
+    assert written[0].go_on == ()

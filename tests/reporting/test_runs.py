@@ -170,3 +170,63 @@ def test_a_sweep_without_a_finished_run_says_what_there_is(tmp_path):
     expected = r"sweep=s has no finished run .*1 running, 2 failed, 1 killed, 1 incomplete"
     with pytest.raises(InputError, match=expected):
         runs.find(tmp_path, ["s"])
+
+
+def failure(folder, error="RuntimeError: out of memory", command="negrec train sampler=full"):
+    folder.mkdir(parents=True, exist_ok=True)
+    record = {"error": error, "command": command, "key": None}
+    (folder / "failure.json").write_text(json.dumps(record))
+
+
+def test_failed_jobs_are_told_with_their_error_run_or_not(tmp_path):
+    folder = sweep(tmp_path, "s")
+    write(folder / "0")
+    failure(folder / "1")  # before its data was read: no run
+    failure(write(folder / "2", status="RUNNING"), error="loss is NaN")
+    failure(write(folder / "3"))  # what failed last counts
+    (folder / "4").mkdir()
+    (folder / "4" / "failure.json").write_text("{")
+    found = runs.find(tmp_path, ["s"])
+    assert [run.run_id for run in found.finished] == ["0"]
+    assert found.unfinished == ()
+    assert [(failed.folder.name, failed.error, failed.command) for failed in found.failed] == [
+        ("1", "RuntimeError: out of memory", "negrec train sampler=full"),
+        ("2", "loss is NaN", "negrec train sampler=full"),
+        ("3", "RuntimeError: out of memory", "negrec train sampler=full"),
+        ("4", "failure.json cannot be read", ""),
+    ]
+    assert found.states == "1 finished, 4 failed"
+
+
+def test_names_of_a_sweeps_files_are_those_that_sweeps_write(tmp_path):
+    from negrec.sweeping import jobs
+
+    jobs.Failure("error", "command", None).write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [runs.FAILURE]
+    assert runs.SUPERSEDED == jobs.SUPERSEDED
+
+
+def test_what_a_sweep_set_aside_is_counted_only(tmp_path):
+    folder = sweep(tmp_path, "s")
+    write(folder / "0", run_id="new")
+    write(folder / "superseded" / "0_old", run_id="old")
+    failure(folder / "superseded" / "1_x")
+    found = runs.find(tmp_path, ["s"])
+    assert [run.run_id for run in found.finished] == ["new"]
+    assert (found.failed, found.superseded) == ((), 2)
+    assert found.states == "1 finished"
+    # Who asks for it by its id gets it.
+    assert [run.run_id for run in runs.find(tmp_path, ["s"], ["old"]).finished] == ["old"]
+
+
+def test_values_of_an_experiment_are_published_ones(tmp_path):
+    def published(name, **more):
+        run = runs.read(write(tmp_path / name, **more))
+        assert run is not None
+        return run.published
+
+    theirs = {"experiment": "apple_paper", "tuned": "apple_paper/beauty/uniform"}
+    assert published("a", choices=theirs) == "apple_paper"
+    assert published("b", choices={"tuned": "beauty/uniform"}) is None
+    assert published("c", choices=theirs | {"tuned": "beauty/uniform"}) is None
+    assert published("d", choices=theirs, trials=5) is None  # tuned again

@@ -16,6 +16,7 @@ from negrec.errors import InputError
 from negrec.evaluation.evaluator import Evaluation, accuracy
 from negrec.reporting.significance import (
     bootstrap,
+    bootstrap_each,
     compare,
     critical_difference,
     describe,
@@ -456,3 +457,27 @@ def test_a_missing_score_is_refused():
     scores[2, 1] = np.nan
     with pytest.raises(ValueError, match="a score on every data set"):
         critical_difference(scores, ["a", "b", "c"])
+
+
+def test_several_at_once_are_what_each_is_alone():
+    generator = np.random.default_rng(3)
+    # Two targets of some users; c lacks a seed, d has no seed of the best's.
+    users = np.repeat(np.arange(30), 2)[:50]
+    targets = np.arange(50)
+
+    def method(seeds):
+        return {s: frame(generator.random(50), users, targets) for s in seeds}
+
+    best, several = method([0, 1, 2]), {"a": method([0, 1, 2]), "b": method([2, 1, 0])}
+    several |= {"c": method([0, 2]), "d": method([7])}
+    # The order of a run's targets does not matter.
+    several["b"][1] = several["b"][1].reverse()
+    found = bootstrap_each(several, best, as_is, repeats=300, seed=5)
+    assert found.keys() == {"a", "b", "c"}
+    for name, interval in found.items():
+        alone = bootstrap(several[name], best, as_is, repeats=300, seed=5)
+        assert (interval.n_users, interval.n_seeds) == (alone.n_users, alone.n_seeds)
+        for end in ("difference", "low", "high"):
+            assert getattr(interval, end) == pytest.approx(getattr(alone, end), rel=1e-12)
+    gains = [several["c"][s]["gain"].to_numpy() - best[s]["gain"].to_numpy() for s in (0, 2)]
+    assert found["c"].difference == pytest.approx(np.mean(gains))

@@ -55,8 +55,8 @@ def test_rows_and_columns(model):
     head = next(line for line in text.splitlines() if "total" in line)
     assert head.split() == ["total", "head", "mid", "tail", "popularity", "oracle"]
     assert row(text, "targets") == ["4", "2", "0", "2"]
-    assert row(text, "HR@1") == ["50.00", "100.00", "-", "0.00", "100.00", "100.00"]
-    assert row(text, "HR@2") == ["75.00", "100.00", "-", "50.00", "100.00", "100.00"]
+    assert row(text, "HR@1") == ["50.00", "100.00", "–", "0.00", "100.00", "100.00"]
+    assert row(text, "HR@2") == ["75.00", "100.00", "–", "50.00", "100.00", "100.00"]
     # Half a chance of rank 2, 1 / log2(3) = 0.6309, for items 2 and 3.
     assert row(text, "NDCG@2")[3] == "31.55"
     assert row(text, "MRR")[:2] == ["70.83", "100.00"]  # (1 + 1 + 2 (1/2 + 1/3) / 2) / 4
@@ -79,7 +79,7 @@ def test_recall_only_where_it_was_measured(model):
 
 def test_says_why_there_is_no_balance(model):
     text = printed(final_table(model, model, None, (1, 2)))
-    assert row(text, "balance@1") == ["-", "-"]
+    assert row(text, "balance@1") == ["–", "–"]
     assert "no balance @1, @2: no target in mid" in text
 
 

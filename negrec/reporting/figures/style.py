@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import PlaceHolderLayoutEngine
 from matplotlib.ticker import (
     FuncFormatter,
     LogLocator,
@@ -186,8 +187,11 @@ def note(figure: Figure, *sentences: str) -> None:
 
 
 def settle(figure: Figure) -> None:
-    """Lays the figure out, so that what is measured now stays where it is."""
-    figure.draw_without_rendering()
+    """Lays the figure out, so that what is measured now stays where it is; once is enough."""
+    engine = figure.get_layout_engine()
+    if engine is None or isinstance(engine, PlaceHolderLayoutEngine):
+        return
+    engine.execute(figure)
     figure.set_layout_engine("none")
 
 

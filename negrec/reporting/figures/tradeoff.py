@@ -94,7 +94,7 @@ def tradeoff(
     style.note(
         figure,
         seeds(rows["n"].to_list()),
-        "Dashed: Pareto front; nothing measured is better in both directions.",
+        "Dashed: Pareto front; to its cells nothing is as good in both directions, better in one.",
         left_out,
     )
     if inside or own:

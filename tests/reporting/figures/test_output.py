@@ -4,24 +4,23 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from matplotlib.figure import Figure
 
-from negrec.reporting.figures.output import inline_svg, save
+from negrec.reporting.figures.output import Drawn, drawn, inline_svg, save
 from negrec.reporting.figures.sensitivity import sensitivity
 
 
-def figure(metric: str = "test/hr_10", name: str = "genni") -> Figure:
+def figure(metric: str = "test/hr_10", name: str = "genni") -> Drawn:
     runs = pl.DataFrame({"sampler": name, "seed": [0, 1], "k": [1, 4], metric: [0.02, 0.03]})
-    return sensitivity(runs, "k", metric)
+    return drawn(sensitivity(runs, "k", metric))
 
 
 def test_two_files_are_written(tmp_path: Path):
-    drawn = figure()
-    paths = save(drawn, tmp_path / "new" / "figures", "k")
+    made = figure()
+    paths = save(made, tmp_path / "new" / "figures", "k")
     assert [path.name for path in paths] == ["k.png", "k.svg"]
     head = paths[0].read_bytes()[:24]
     assert head[:8] == b"\x89PNG\r\n\x1a\n"
-    width, height = drawn.get_size_inches()
+    width, height = made.figure.get_size_inches()
     pixels = [int.from_bytes(head[16:20]), int.from_bytes(head[20:24])]
     assert pixels == [int(width * 300), int(height * 300)]
     assert ET.parse(paths[1]).getroot().tag == "{http://www.w3.org/2000/svg}svg"
@@ -46,7 +45,7 @@ def ids(svg: str) -> list[str]:
 
 
 @pytest.mark.parametrize("other", [figure("test/mrr"), figure()], ids=["another", "the same"])
-def test_two_on_one_page_do_not_meet(other: Figure):
+def test_two_on_one_page_do_not_meet(other: Drawn):
     page = [inline_svg(figure(), "a"), inline_svg(other, "b")]
     of = [ids(svg) for svg in page]
     assert len(of[0]) > 10
