@@ -114,6 +114,17 @@ def test_the_same_command_does_nothing_twice(sweep):
     assert {folder: written(folder) for folder in folders()} == before
 
 
+def test_a_sweep_is_reported_and_rescored(sweep, capsys):
+    sweep("sampler=uniform,popularity", "seed=0,1", "sweep.name=mine", "sweep.probe=0")
+    assert Path("multirun/mine/events.jsonl").exists()  # of the sweep, which is no run
+    assert cli.main(["report", "sweep=mine", "format=md"]) == 0
+    page = Path("multirun/mine/report/report.md").read_text()
+    assert "uniform" in page
+    assert "popularity" in page
+    assert cli.main(["rescore", "sweep=mine", "cutoffs=3"]) == 0
+    assert "uniform" in Path("multirun/mine/rescore.csv").read_text()
+
+
 def test_a_named_sweep_grows(sweep):
     sweep("seed=0,1", "sweep.name=mine", "sweep.probe=0")
     before = {folder: written(folder) for folder in folders()}

@@ -34,7 +34,7 @@ from negrec.commandline.typed import Typed, name, parsed
 from negrec.errors import InputError
 from negrec.sweeping import duration
 from negrec.sweeping.halving import CandidateError, Choice, Halving, Memory, Trial
-from negrec.sweeping.record import Record
+from negrec.sweeping.record import Order, Record
 
 if TYPE_CHECKING:
     from negrec.data.interactions import Interactions
@@ -336,7 +336,8 @@ class Diary:
         return self.before + now
 
     def __enter__(self) -> Diary:
-        Record(self.plan.folder.name, self.plan.asked.command).write(self.plan.folder)
+        order = Order(self.plan.asked.command)
+        Record(self.plan.folder.name, (order,)).write(self.plan.folder)
         self.save()
         return self
 

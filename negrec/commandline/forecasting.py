@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,11 +13,11 @@ from rich.console import Console
 from negrec import identity
 from negrec.commandline import explain, plan
 from negrec.commandline.console import quiet
-from negrec.commandline.plan import Sweep
+from negrec.commandline.plan import Cell, Sweep
 from negrec.errors import InputError
 from negrec.sweeping import duration
-from negrec.sweeping.forecast import Cut, Forecast, cut, probe
-from negrec.sweeping.record import Record
+from negrec.sweeping.forecast import Cut, Forecast, cut, probe, wall
+from negrec.sweeping.record import Order, Record
 from negrec.training.trainer import usable_cores
 
 
@@ -35,6 +36,35 @@ class Outlook:
     forecasts: Mapping[str, Forecast]
     at_once: int
     cut: Cut | None
+
+    @property
+    def open_jobs(self) -> int:
+        """Jobs that are to run."""
+        return sum(self.todo(cell) for cell in self.sweep.cells)
+
+    def todo(self, cell: Cell) -> int:
+        """Jobs of a cell that are to run."""
+        if self.sweep.searches:
+            return self.sweep.total
+        return sum(self.sweep.is_open(folder) for _, folder in cell.jobs.values())
+
+    @property
+    def waiting(self) -> list[float]:
+        """Seconds foretold of each job that is to run and has a forecast."""
+        return [
+            self.forecasts[cell.key].seconds
+            for cell in self.sweep.cells
+            if cell.key in self.forecasts
+            for _ in range(self.todo(cell))
+        ]
+
+    @property
+    def order(self) -> Order:
+        """For the sweep's record."""
+        left = self.cut or Cut(None, None)
+        seconds = wall(self.waiting, self.at_once) if self.waiting else None
+        about = (self.open_jobs, seconds, self.at_once, left.seeds, left.max_epochs)
+        return Order(self.sweep.command, time.time(), *about)
 
 
 def foretold(sweep: Sweep, record: Record) -> tuple[Outlook, Record]:

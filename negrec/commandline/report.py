@@ -15,6 +15,7 @@ from negrec.errors import InputError
 from negrec.reporting.report import DEFAULT_METRIC, refuse_foreign
 from negrec.reporting.runs import Runs, find
 from negrec.reporting.sections import FORMATS, Format, Tell
+from negrec.tracking.events import FILE_NAME as EVENTS
 
 _KEYS = ("sweep", "format", "metric", "runs", "out")
 _TOLD_AT_MOST = 3  # failed jobs; the report names them all
@@ -49,8 +50,18 @@ def main(arguments: Sequence[str]) -> int:
     if out is not None:
         refuse_foreign(out)  # before anybody has waited
     found = find(root, _names(given["sweep"]), _names(given["runs"]))
-    report(found, out or folder_of(found, root), metric, formats)
+    folder = report(found, out or folder_of(found, root), metric, formats)
+    for sweep in found.folders:
+        if folder.is_relative_to(sweep) and (sweep / EVENTS).exists() and attach(sweep, folder):
+            print("it is an artifact of the sweep's run in MLflow, too")
     return 0
+
+
+def attach(sweep: Path, folder: Path) -> bool:
+    """Adds the report to the sweep's run in the tracking store; whether it has arrived."""
+    from negrec.tracking import sync
+
+    return sync.attach(sweep.absolute(), folder.absolute())
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -58,15 +58,14 @@ def run(typed: Typed) -> int:
     from negrec.commandline import forecasting
     from negrec.sweeping.record import Record
 
-    before = Record.read(sweep.folder)
-    record = replace(before or Record(sweep.name, sweep.command), command=sweep.command)
+    record = Record.read(sweep.folder) or Record(sweep.name)
     outlook, record = forecasting.foretold(sweep, record)
     sweep = outlook.sweep
     sweep_table.show_plan(outlook)
     if sweep.frame.sweep.dry_run:
         return 0
     sweep.folder.mkdir(parents=True, exist_ok=True)
-    record.write(sweep.folder)
+    record.plus(outlook.order).write(sweep.folder)
     with _terminated(), _parent(sweep, record.id) as parent:
         interrupted = _work(outlook, started, parent.identify(_STORE_SECONDS))
         outcome = Outcome.of(sweep, started)

@@ -27,38 +27,33 @@ def show_plan(outlook: Outlook) -> None:
     table.add_column("trial" if sweep.searches else "cell", overflow="fold")
     for column in ("jobs", "done", "s/epoch", "epochs", "a job", "disk"):
         table.add_column(column, justify="right")
-    from negrec.sweeping.forecast import wall
-
-    waiting: list[float] = []
-    open_jobs, disk = 0, 0.0
+    disk = 0.0
     for cell in sweep.cells:
-        names = [folder for _, folder in cell.jobs.values()]
-        count = sweep.total if sweep.searches else len(names)
-        todo = count if sweep.searches else sum(sweep.is_open(name) for name in names)
+        count = sweep.total if sweep.searches else len(cell.jobs)
+        todo = outlook.todo(cell)
         row = [cell.label, str(count), str(count - todo)]
         forecast = outlook.forecasts.get(cell.key)
         if forecast is not None:
             row += [f"{forecast.epoch:.1f}", str(forecast.epochs)]
             row += [duration.words(forecast.seconds), _size(forecast.disk)]
-            waiting += [forecast.seconds] * todo
             disk += todo * forecast.disk
         else:
             row += ["-"] * 4
-        open_jobs += todo
         table.add_row(*row)
     console.print(table)
     if outlook.cut is not None:
         console.print(_kept(sweep, outlook.cut), soft_wrap=True)
-    if not open_jobs:
+    order, known = outlook.order, len(outlook.waiting)
+    if not order.jobs:
         console.print("all jobs are done: there is nothing to run")
-    elif waiting:
-        side_by_side = min(outlook.at_once, open_jobs)
+    elif order.seconds is not None:
+        side_by_side = min(outlook.at_once, order.jobs)
         at_once = f"{side_by_side} at once" if side_by_side > 1 else "one after the other"
-        unknown = "" if len(waiting) == open_jobs else ", without the cells marked -"
-        took = duration.words(wall(waiting, side_by_side))
+        unknown = "" if known == order.jobs else ", without the cells marked -"
         console.print(
-            f"{open_jobs} jobs to run, {at_once}: about {took} and {_size(disk)}{unknown}, if no "
-            "early stopping ends them sooner; starting workers and tracking come on top",
+            f"{order.jobs} jobs to run, {at_once}: about {duration.words(order.seconds)} and "
+            f"{_size(disk)}{unknown}, if no early stopping ends them sooner; starting workers and "
+            "tracking come on top",
             soft_wrap=True,
         )
 

@@ -15,7 +15,7 @@ from negrec.reporting.cells import Comparison
 from negrec.reporting.runs import SWEEP, Run, Runs
 
 _NAMED_AT_MOST = 20  # commands
-_CUT = {"seeds": "seeds per cell", "max_epochs": "epochs per run"}  # of a sweep's record
+_CUT = {"seeds": "seeds per cell", "max_epochs": "epochs per run"}  # of an order
 
 
 def repeat(found: Runs, comparisons: Sequence[Comparison]) -> Iterator[tuple[str, str]]:
@@ -35,29 +35,33 @@ def repeat(found: Runs, comparisons: Sequence[Comparison]) -> Iterator[tuple[str
         yield f"{comparison.title}, seeds", ", ".join(map(str, seeds))
     took = math.fsum(run.metric("cost/seconds") for run in runs)
     yield "time", f"{wording.duration(took)} of training and validation, all runs together"
-    for name, record in zip(found.names, map(_record, found.folders), strict=False):
-        if isinstance(seconds := record.get("seconds"), int | float):
-            at_once = record.get("at_once", 1)
-            yield (
-                f"foretold for {name}",
-                f"{wording.duration(seconds)}, {at_once} job{'' if at_once == 1 else 's'} at once",
-            )
-        cut = [f"{record[key]} {what}" for key, what in _CUT.items() if record.get(key) is not None]
-        if cut:
-            yield f"{name} was cut for its budget to", " and ".join(cut)
+    for folder in found.folders:
+        for order in _orders(folder):
+            yield from _foretold(order)
     hardware = sorted({run.hardware for run in runs if run.hardware})
     yield "hardware", "; ".join(hardware) or "not written down"
     yield "report", f"negrec {negrec.__version__}"
+
+
+def _foretold(order: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """What was expected of a command before its jobs ran, and what a budget left of it."""
+    if isinstance(seconds := order.get("seconds"), int | float):
+        at_once = order.get("at_once", 1)
+        side_by_side = f"{at_once} job{'' if at_once == 1 else 's'} at once"
+        about = f"{wording.duration(seconds)} for {order.get('jobs')} jobs, {side_by_side}"
+        yield "foretold", f"{about}: {order['command']}"
+    cut = [f"{order[key]} {what}" for key, what in _CUT.items() if order.get(key) is not None]
+    if cut:
+        yield "cut for its budget", f"to {' and '.join(cut)}: {order['command']}"
 
 
 def commands(found: Runs) -> Iterator[str]:
     """What was typed."""
     single = []
     for folder in found.folders:
-        command = _record(folder).get("command")
-        if isinstance(command, str):
-            yield command
-        else:
+        orders = _orders(folder)
+        yield from (order["command"] for order in orders)
+        if not orders:
             single.append(folder)
     if single:
         kinds = dict.fromkeys(
@@ -82,12 +86,10 @@ def go_on(found: Runs, runs: Sequence[Run]) -> Iterator[str]:
     if not runs:
         return
     longer = f"trainer.max_epochs={2 * max(run.epochs for run in runs)}"
-    typed = {folder: _record(folder).get("command") for folder in found.folders}
-    for command in typed.values():
-        if isinstance(command, str):
-            words = [w for w in shlex.split(command) if not w.startswith("trainer.max_epochs=")]
-            yield shlex.join([*words, longer])
-    folders = [folder for folder, command in typed.items() if isinstance(command, str)]
+    folders = [folder for folder in found.folders if _orders(folder)]
+    for command in (order["command"] for folder in folders for order in _orders(folder)):
+        words = [w for w in shlex.split(command) if not w.startswith("trainer.max_epochs=")]
+        yield shlex.join([*words, longer])
     alone = [run for run in runs if not any(run.folder.is_relative_to(f) for f in folders)]
     for run in alone[:_NAMED_AT_MOST]:
         yield f"negrec train run={run.run_id} trainer.max_epochs={2 * run.epochs}"
@@ -95,10 +97,10 @@ def go_on(found: Runs, runs: Sequence[Run]) -> Iterator[str]:
         yield f"# and {len(alone) - _NAMED_AT_MOST} more"
 
 
-def _record(folder: Path) -> Mapping[str, Any]:
-    """What a sweep wrote down of itself; nothing where it did not."""
+def _orders(folder: Path) -> list[dict[str, Any]]:
+    """The commands that a sweep wrote down of itself; none where it did not."""
     try:
         record = json.loads((folder / SWEEP).read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
+        return [order for order in record["orders"] if isinstance(order["command"], str)]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []

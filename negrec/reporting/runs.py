@@ -351,7 +351,8 @@ def _run_folders(folders: Sequence[Path]) -> list[Path]:
     found = set()
     for top in folders:
         for place, below, files in os.walk(top):
-            if not _LEFT_BY_A_JOB.isdisjoint(files):
+            # A sweep has events of its own, beside its record.
+            if SWEEP not in files and not _LEFT_BY_A_JOB.isdisjoint(files):
                 found.add(Path(place))
                 below.clear()  # no run lies in another: checkpoints and Hydra's files do
             else:

@@ -23,6 +23,7 @@ def seconds(folder: Path, launcher: str, arguments: argparse.Namespace) -> float
         f"paths.runs_dir={folder}",
         f"sweep.name={launcher}",
         f"tracking={arguments.tracking}",
+        f"trainer.threads={arguments.threads}",
     ]
     variables = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
     began = time.perf_counter()
@@ -40,6 +41,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tracking", default="none")
+    # auto: one after the other with all cores, side by side with one each, as it is by default.
+    parser.add_argument("--threads", default="auto")
     arguments = parser.parse_args()
     print(f"load {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores, {arguments}")
     with tempfile.TemporaryDirectory() as name:

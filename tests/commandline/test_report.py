@@ -26,7 +26,7 @@ def root(tmp_path, monkeypatch):
                     test=value,
                 )
         path = tmp_path / "multirun" / name / "sweep.json"
-        path.write_text(json.dumps({"name": name, "command": f"negrec train -m # {name}"}))
+        path.write_text(json.dumps({"orders": [{"command": f"negrec train -m # {name}"}]}))
     return tmp_path / "multirun"
 
 

@@ -43,7 +43,8 @@ def root(tmp_path_factory):
     failure = {"error": "out of memory", "command": "negrec train sampler=full", "key": None}
     (folder / "11_failed" / "failure.json").write_text(json.dumps(failure))
     write(folder / "superseded" / "0_x")
-    record = {"name": "first", "command": "negrec train -m <sampler>", "seconds": 60, "seeds": 2}
+    order = {"command": "negrec train -m <sampler>", "jobs": 8, "seconds": 60, "seeds": 2}
+    record = {"name": "first", "orders": [order]}
     (folder / "sweep.json").write_text(json.dumps(record))
     return root
 
@@ -140,7 +141,7 @@ def test_it_says_how_to_repeat_it(written, page):
     assert repeat["hardware"] == "cpu (x86_64), 1 of 2 CPU threads"
     # 8 runs of 4 epochs with 2 + 0.5 s.
     assert repeat["time"].startswith("80 s of")
-    assert repeat["first was cut for its budget to"] == "2 seeds per cell"
+    assert repeat["cut for its budget"] == "to 2 seeds per cell: negrec train -m <sampler>"
 
 
 def test_every_format_holds_every_number(written):
@@ -254,7 +255,7 @@ def test_where_nothing_is_recommended_it_says_what_to_type(tmp_path):
         "negrec train run=b trainer.max_epochs=10",
     )
     command = "negrec train -m sampler=genni,uniform 'seed=range(2)' trainer.max_epochs=5"
-    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"name": "s", "command": command}))
+    (tmp_path / "s" / "sweep.json").write_text(json.dumps({"orders": [{"command": command}]}))
     swept = report.write(runs.find(tmp_path, ["s"]), tmp_path / "r", formats="md")
     assert swept.go_on == (command.replace("epochs=5", "epochs=10"),)
     assert swept.go_on[0] in (tmp_path / "r" / "report.md").read_text()

@@ -14,7 +14,7 @@ from tests.reporting.fake_runs import write
 def sweep(root, name, when=None):
     folder = root / name
     folder.mkdir(parents=True)
-    (folder / "sweep.json").write_text(json.dumps({"name": name, "command": "negrec train -m"}))
+    (folder / "sweep.json").write_text(json.dumps({"orders": [{"command": "negrec train -m"}]}))
     if when is not None:
         os.utime(folder / "sweep.json", (when, when))
     return folder
