@@ -25,6 +25,7 @@ from negrec.reporting import significance, wording
 from negrec.reporting.cells import Cell, Comparison
 from negrec.reporting.significance import Summary
 
+_NOT_DEPLOYABLE = "worse than the popularity ranker: do not deploy"
 LEVEL = 0.05  # of significance
 CLEARLY_LESS = 0.8  # of the leader's training time
 RULE = (
@@ -71,7 +72,7 @@ class Verdict:
         cheaper: the cell that the sentence names beside it; None where there is none.
         unconverged: cells that were still improving, the best on validation so far first.
         untrained: cells that validation cannot choose: nothing was trained.
-        deployable: whether the leader's test value is better than the popularity ranker's.
+        deployable: whether the test value of the first is better than the popularity ranker's.
         sentence: what to do.
         notes: what a reader must know before they do it.
     """
@@ -177,11 +178,14 @@ def decide(
     leader = best.cell if best and not ahead else None
     within = [judged.cell for judged in ranked[1:] if judged.within_noise]
     cheaper = _cheapest(leader, within) if leader else None
-    deployable = leader is None or not _worse_than_popularity(leader, metric)
+    first = leader or (look[0].cell if look else None)
+    deployable = first is None or not _worse_than_popularity(first, metric)
     if not look:
         sentence = "Nothing was trained here: there is nothing to choose."
     elif leader is None:
         sentence = _not_yet(look, best, ahead)
+        if not deployable:
+            sentence += f" On test {look[0].cell.label} is so far {_NOT_DEPLOYABLE}."
     else:
         sentence = _sentence(ranked, leader, cheaper, within, unconverged, metric, deployable)
     ranked = ranked if leader else look
@@ -302,9 +306,8 @@ def _sentence(
     if not deployable:
         popularity = wording.percent(leader.mean(f"popularity/{metric}"))
         return (
-            f"{leader.label} is the best on validation, and on test worse than the popularity "
-            f"ranker: do not deploy ({label} {wording.percent(test.mean, test.sd)} % against "
-            f"{popularity} %)."
+            f"{leader.label} is the best on validation, and on test {_NOT_DEPLOYABLE} "
+            f"({label} {wording.percent(test.mean, test.sd)} % against {popularity} %)."
         )
     k = wording.cutoff(metric) or 10
     parts = [f"{label} {wording.percent(test.mean, test.sd)} %"]

@@ -193,6 +193,11 @@ def test_worse_than_the_popularity_ranker_is_not_to_be_deployed(compare):
         "worse than the popularity ranker: do not deploy (HR@10 1.00 ± 0.00 % against 1.10 %)"
         in (found.sentence)
     )
+    late = LATE | {"test": 0.01, "popularity": 0.011}
+    found = decide(compare(genni=(GENNI, late), uniform=(FAR, LATE)))
+    assert found.sentence.endswith(
+        "On test genni is so far worse than the popularity ranker: do not deploy."
+    )
     assert "Use " not in found.sentence
     # The popularity ranker's value is no better than one that it equals.
     assert not decide(compare(genni=(GENNI, {"test": 0.011, "popularity": 0.011}))).deployable
