@@ -141,3 +141,23 @@ def test_a_users_short_name_is_known_too(installed: Installed):
     done = installed("train", "n=3")
     assert done.returncode == 2
     assert "n is a setting of sampler=every, and this is sampler=uniform" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_is_reported_by_what_the_wheel_brings(installed: Installed):
+    small = ["dataset.users=200", "dataset.items=100", "trainer.max_epochs=2", "tracking=none"]
+    words = ["sampler=uniform,genni", "seed=0,1", "hydra/launcher=joblib", "sweep.name=mine"]
+    done = installed("train", "-m", *small, *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "4 finished" in done.stdout
+    done = installed("report")
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (installed.folder / "multirun/mine/report/report.html").read_text()
+    assert "<svg" in page
+    assert "synthetic leave_one_out" in page
+    # The published values come along.
+    code = "from negrec.reporting import reported; print(len(reported.rows()))"
+    done = subprocess.run(
+        [str(installed.python), "-c", code], capture_output=True, text=True, check=True
+    )
+    assert int(done.stdout) > 800
