@@ -19,7 +19,7 @@ epochs the fewer they are (Jamieson & Talwalkar 2016, arXiv:1502.07943). We diff
   With one seed it cannot be measured, and a fixed fraction of the value stands for it.
 * Later rounds have more seeds where that leaves eta times the epochs of the round before; without
   the time for both, epochs come first.
-* The first round has at least some epochs, whatever its share is. A round without the time for
+* The first round has at least some epochs, where half of the time has room for them. A round without the time for
   one more epoch of each of its candidates drops the lower part by what is known.
 
 What it cannot do: see that a candidate which starts slowly would win in the end (one uniform
@@ -346,7 +346,9 @@ class Halving:
                 free = left - self.reserve(at.cells, n)
                 epochs = self.reach(at.cells, seeds, free / rounds_left)
                 if number == 1:
-                    epochs = max(epochs, min(self.least, self.reach(at.cells, seeds, free)))
+                    # Half at the most: what it takes is missing when the best are told apart.
+                    early = self.reach(at.cells, seeds, free / 2)
+                    epochs = max(epochs, min(self.least, early))
                 if epochs >= min(self.eta * at.epochs, longest):
                     break
             if epochs <= at.epochs < longest:

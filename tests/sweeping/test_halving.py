@@ -183,11 +183,18 @@ def test_expensive_candidates_are_counted_in_seconds():
 
 
 def test_the_first_round_has_some_epochs():
-    # 8 s for the probe, 2 for tests; a third of the rest, 10 s, would be one more epoch of each;
-    # all of it reaches 1 + 30 / 8 = 4 epochs, and 3 are wanted.
+    # 8 s for the probe, 2 for tests; a third of the rest, 12.7 s, would be one more epoch of each;
+    # half of it reaches 1 + 19 / 8 = 3 epochs, and 3 are wanted.
+    world = eight()
+    world.choose(48)
+    assert world.rounds[0].epochs == 3
+
+
+def test_the_first_round_leaves_half_of_the_time_to_the_others():
+    # Half of 30 s reaches 1 + 15 / 8 = 2 epochs, however many are wanted.
     world = eight()
     world.choose(40)
-    assert world.rounds[0].epochs == 3
+    assert world.rounds[0].epochs == 2
 
 
 def test_a_late_starter_that_overtakes_in_time_is_found():
