@@ -19,8 +19,9 @@ epochs the fewer they are (Jamieson & Talwalkar 2016, arXiv:1502.07943). We diff
   With one seed it cannot be measured, and a fixed fraction of the value stands for it.
 * Later rounds have more seeds where that leaves eta times the epochs of the round before; without
   the time for both, epochs come first.
-* The first round has at least some epochs, where half of the time has room for them. A round without the time for
-  one more epoch of each of its candidates drops the lower part by what is known.
+* The first round has at least some epochs, where half of the time has room for them. A round
+  without the time for one more epoch of each of its candidates drops the lower part by what is
+  known.
 
 What it cannot do: see that a candidate which starts slowly would win in the end (one uniform
 negative still improves after 200 epochs, where others have ended after 20). eta = 2 drops half at
