@@ -1,6 +1,5 @@
 """What every test starts from."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -9,6 +8,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests import logs
 
 # A slow machine is no defect.
 settings.register_profile("negrec", deadline=None)
@@ -38,17 +39,8 @@ def real_data() -> Path:
 
 @pytest.fixture
 def untouched_logging() -> Iterator[None]:
-    """Takes back what a run's logging configuration does to the process."""
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield
-    for handler in set(root.handlers) - set(handlers):
-        root.removeHandler(handler)
-        handler.close()
-    for handler in handlers:
-        if handler not in root.handlers:
-            root.addHandler(handler)
-    root.setLevel(level)
+    with logs.untouched():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -95,6 +96,7 @@ def negrec_(
     experiment = ModuleType("negrec.experiment")
     experiment.run, experiment.key = commands.run, key
     experiment.read = lambda cfg: None
+    experiment.alone_in = lambda folder, wait: nullcontext()
     monkeypatch.setattr(train, "show", lambda result, cfg: None)
     monkeypatch.setitem(sys.modules, "negrec.experiment", experiment)
     monkeypatch.setattr(negrec, "experiment", experiment, raising=False)

@@ -12,6 +12,7 @@ from negrec import cli, experiment
 from negrec.commandline.inspect import _composed, _trained, draw, log_spaced
 from negrec.commandline.typed import Typed
 from negrec.training.checkpoint import Checkpoints
+from tests import logs
 
 SMALL = [
     *("tracking=none", "dataset.users=150", "dataset.items=60", "trainer.max_epochs=2"),
@@ -23,7 +24,7 @@ SMALL = [
 def runs(tmp_path_factory):
     """Finished runs and their folders, by name."""
     folder = tmp_path_factory.mktemp("inspect")
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, logs.untouched():
         patch.chdir(folder)
         patch.setenv("NEGREC_CACHE_DIR", str(folder / "cache"))
         found = {}

@@ -205,7 +205,10 @@ class Trainer:
         everything = [*model.parameters(), *objective.parameters()]
         parameters = [p for p in everything if p.requires_grad]  # a teacher's are not
         if not parameters:
-            found = validate(objective.evaluated(model))
+            model.eval()
+            objective.eval()
+            with torch.no_grad():
+                found = validate(objective.evaluated(model))
             log_metrics({f"valid/{name}": value for name, value in found.items()}, 0)
             return Fit(0, -1, found.get(self.metric, math.nan), True, 0.0, 0.0)
         optimizer = self.make_optimizer(parameters)

@@ -19,6 +19,7 @@ from negrec.errors import InputError
 from negrec.evaluation.cohorts import popularity_cohorts
 from negrec.reporting import runs
 from negrec.reporting.rescore import Groups, of_run
+from tests import logs
 
 SMALL = [
     *("tracking=none", "dataset.users=150", "dataset.items=60", "trainer.max_epochs=2"),
@@ -31,7 +32,7 @@ def trained(tmp_path_factory):
     """The folder of all runs: three of two samplers, and one with several targets per user."""
     root = tmp_path_factory.mktemp("rescore")
     several = ["split=global_temporal", "split.target=all", "split.catalogue=train"]
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, logs.untouched():
         patch.chdir(root)
         patch.setenv("NEGREC_CACHE_DIR", str(root / "cache"))
         for folder, words in {
