@@ -46,7 +46,9 @@ def show_plan(outlook: Outlook) -> None:
     order, known = outlook.order, len(outlook.waiting)
     if not order.jobs:
         console.print("all jobs are done: there is nothing to run")
-    elif order.seconds is not None:
+    elif order.seconds is None:
+        console.print(f"{order.jobs} jobs to run, without a forecast")
+    else:
         side_by_side = min(outlook.at_once, order.jobs)
         at_once = f"{side_by_side} at once" if side_by_side > 1 else "one after the other"
         unknown = "" if known == order.jobs else ", without the cells marked -"
