@@ -194,6 +194,19 @@ def test_a_job_that_fails_takes_no_other_with_it(sweep):
     assert "Traceback" not in said
 
 
+def test_a_worker_without_the_folder_that_was_typed_in_says_so(sweep, monkeypatch):
+    # As on another machine of a cluster, which does not share the file system.
+    def chdir(path: str) -> None:
+        raise FileNotFoundError(2, "No such file or directory", path)
+
+    monkeypatch.setattr(os, "chdir", chdir)
+    code, said = sweep("seed=0,1", "sweep.probe=0")
+    assert code == 1
+    assert "0 finished, 2 failed" in said
+    assert "No such file or directory" in said
+    assert "Traceback" not in said
+
+
 def test_what_failed_is_tried_again_unless_told_otherwise(sweep):
     words = ["trainer.optimizer.lr=1e-3,1e38", "sweep.probe=0", "sweep.name=mine"]
     for retry, tried in (("failed", True), ("none", False), ("failed", True)):

@@ -212,9 +212,9 @@ def job(cfg: DictConfig, settings: HydraConf) -> float | None:
     folder = Path(settings.runtime.output_dir)
     overrides = [w for w in settings.overrides.task if not plan.is_about(w, "sweep")]
     _stop_with_the_sweep()
-    os.chdir(os.environ.get(_WHERE, "."))  # what was typed may be relative to it
     key = None
     try:
+        os.chdir(os.environ.get(_WHERE, "."))  # what was typed may be relative to it
         train.refuse_unknown(cfg)
         from negrec import experiment  # imports torch
 
