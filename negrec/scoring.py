@@ -80,9 +80,18 @@ class ItemScorer(nn.Module):
         return len(self.weight)
 
     @property
+    def width(self) -> int:
+        """Numbers of a query, columns of ``matrix``."""
+        return self.weight.shape[1] + (self.bias is not None)
+
+    @property
     def matrix(self) -> Tensor:
         """The item side of every score, (V, D): item i is row i - 1. With a bias D + 1 wide."""
         return self._item_side(self.weight, self.bias)
+
+    def fixed(self) -> FixedScorer:
+        """The same scores with the item side worked out once, for an evaluation."""
+        return FixedScorer(self.matrix)
 
     def embed(self, items: Tensor) -> Tensor:
         """The rows of the table for items 1..V as they are, for a model's input, (..., D)."""
@@ -115,9 +124,14 @@ class ItemScorer(nn.Module):
         return (hidden * self.vectors(target)).sum(-1)
 
     @full_precision
-    def every(self, hidden: Tensor) -> Tensor:
-        """Scores of the whole catalogue, (N, V): for few queries only."""
-        return hidden @ self.matrix.T
+    def every(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        """Scores of the whole catalogue, (N, V): for few queries only.
+
+        Args:
+            hidden: (N, D).
+            out: takes the scores, (N, V); only where no gradient is wanted.
+        """
+        return torch.mm(hidden, self.matrix.T, out=out)
 
     @full_precision
     def forward(self, hidden: Tensor, items: Tensor, row: Tensor | None = None) -> Tensor:
@@ -213,6 +227,14 @@ class FixedScorer(ItemScorer):
         nn.Module.__init__(self)  # past ItemScorer, which would draw vectors
         self.similarity, self.temperature, self.bias = "dot", 1.0, None
         self.register_buffer("weight", matrix)
+
+    def fixed(self) -> FixedScorer:
+        return self
+
+    def largest(self, hidden: Tensor) -> Tensor:
+        """What no score of a query exceeds in size, (N,), by Cauchy-Schwarz."""
+        bound: Tensor = hidden.norm(dim=1) * self.matrix.norm(dim=1).amax()
+        return bound
 
 
 def chunk_rows(width: int) -> int:

@@ -7,7 +7,7 @@ the catalogue"), D hidden size, M held-out targets.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Exclude = Literal["none", "target", "window", "history"]
 Share = Literal["query", "sequence", "batch"]
+
+HIDDEN = 0  # an input item that is there and not told: masked, or outside the catalogue
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,9 @@ class DatasetInfo:
         n_items: size V of the catalogue; item ids are 1..V.
         max_length: the longest history that a model sees, in items.
         counts: training interactions of each item before any truncation, (V,), int64.
+        train: the users' training items in order, untruncated (n_users rows).
         attributes: attribute ids of each item (V rows), where the data set has them.
+        trained_users: whether a user has a training window, (n_users,), bool; None: all have.
         target_counts: how often each item is a target of the training windows, (V,), int64.
         token_base: the training tokens are numbered 0..n_tokens - 1, and token ``position`` of a
             user's history is number ``token_base[user] + position``, (n_users,), int64.
@@ -72,7 +76,9 @@ class DatasetInfo:
     n_items: int
     max_length: int
     counts: Tensor
+    train: Jagged | None = None
     attributes: Jagged | None = None
+    trained_users: Tensor | None = None
     target_counts: Tensor | None = None
     token_base: Tensor | None = None
     n_tokens: int = 0
@@ -83,8 +89,9 @@ class Batch:
     """B interaction sequences, jagged: flat tensors and offsets, no padding.
 
     Attributes:
-        user: user index of each sequence, (B,).
-        items: input items, oldest first, sequence after sequence, (T,).
+        user: user index of each sequence, -1 for somebody who is not in the data, (B,).
+        items: input items, oldest first, sequence after sequence; HIDDEN where the item is not
+            told, (T,).
         position: index of each token in the user's whole history, (T,); stable over epochs.
         offsets: sequence b is ``items[offsets[b]:offsets[b + 1]]``, (B + 1,).
         query: indices into the T tokens that carry a target, ascending, (N,).
@@ -146,6 +153,13 @@ class Batch:
         from negrec.packing import pack
 
         return pack(self.offsets)
+
+    @cached_property
+    def whole_rows(self) -> Rows:
+        """The same, each token seeing its whole sequence."""
+        from negrec.packing import pack
+
+        return pack(self.offsets, causal=False)
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """Left-aligned items with zeros behind, (B, Lmax), and where the tokens are, bool."""
@@ -540,11 +554,13 @@ class Outcome:
         loss: a scalar with gradient.
         feedback: what ``observe`` may learn from.
         skipped: how many queries had no valid candidate, a scalar.
+        terms: parts of the loss by name, scalars without gradient, for the log.
     """
 
     loss: Tensor
     feedback: Feedback | None = None
     skipped: Tensor | None = None
+    terms: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

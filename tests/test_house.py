@@ -17,7 +17,7 @@ from negrec.commandline.configuration import conf_dir
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("samplers", "losses", "models", "objectives", "data/splits")
-SHARED = ("__init__", "base", "layers")  # what the parts of a room have in common
+SHARED = ("__init__", "auxiliary", "base", "layers", "transformer")  # what parts of a room share
 TOP_LEVEL = {
     *("pyproject.toml", "conf", "negrec", "tests", "multirun", "Makefile", "README.md"),
     *("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt"),

@@ -180,23 +180,23 @@ def draw(parts: experiment.Parts, model: SequenceModel, user: int) -> Portrait:
         torch.full_like(part.end, len(history)),
     )
     with torch.no_grad():
-        matrix = model.scorer.matrix
+        scorer = model.scorer.fixed()
         hidden = model.represent(batch_of(known.select(slice(1)), split.info.max_length))
         states = hidden.expand(len(known), -1)
-        ranks = rank(states, matrix, known, parts.test.seen)
+        ranks = rank(states, scorer, known, parts.test.seen)
         items, scores = top(
-            states[:1], matrix, known.select(slice(1)), parts.test.seen, len(matrix)
+            states[:1], scorer, known.select(slice(1)), parts.test.seen, scorer.n_items
         )
         listed = items[0] > 0
         order, scores = items[0][listed], scores[0][listed]
-        own = (hidden * matrix[known.target.clamp(min=1) - 1]).sum(1)
+        own = scorer.target(states, known.target.clamp(min=1))
         loss = parts.objective.loss if isinstance(parts.objective, Ranking) else None
         if isinstance(loss, Softmax | SampledSoftmax):
             kind, total, tau = "softmax", 1.0, loss.temperature
-            norm = (hidden @ matrix.T / tau).logsumexp(1)
+            norm = (scorer.every(hidden) / tau).logsumexp(1)
             probabilities, of_targets = (scores / tau - norm).exp(), (own / tau - norm).exp()
         else:
-            kind, total = "sigmoid", probability_sums(hidden, matrix).item()
+            kind, total = "sigmoid", probability_sums(hidden, scorer).item()
             probabilities, of_targets = scores.sigmoid(), own.sigmoid()
     targets = []
     for at, target in enumerate(part.target.tolist()):

@@ -77,8 +77,11 @@ class Sequences:
         tokens = (stop - first).clamp(min=0)
         windows = slices(self.train.values, self.start, self.end)
         _, _, target = self.targets(windows, seeding.generator(0, "target counts"))
+        trained = torch.zeros(n_users, dtype=torch.bool)
+        trained[self.user] = True
         return replace(
             info,
+            trained_users=trained,
             target_counts=torch.bincount(target - 1, minlength=info.n_items),
             token_base=tokens.cumsum(0) - tokens - first,
             n_tokens=int(tokens.sum()),

@@ -12,6 +12,8 @@ from negrec.evaluation.metrics import Floats, Numbers, hit_rate_per_target
 if TYPE_CHECKING:  # a report draws the theorem, and should not wait for torch
     from torch import Tensor
 
+    from negrec.scoring import FixedScorer
+
 DEEPEST = 100  # the paper's largest cut-off
 
 
@@ -44,7 +46,7 @@ def calibration(scores: Tensor, ranks: Numbers, ties: Numbers) -> pl.DataFrame:
     )
 
 
-def probability_sums(hidden: Tensor, matrix: Tensor) -> Tensor:
+def probability_sums(hidden: Tensor, scorer: FixedScorer) -> Tensor:
     r"""The sum of all predicted probabilities of each state, (n,).
 
     .. math:: \sum_i \sigma(s_i)
@@ -54,14 +56,14 @@ def probability_sums(hidden: Tensor, matrix: Tensor) -> Tensor:
 
     Args:
         hidden: (n, D).
-        matrix: item vectors, (V, D).
+        scorer: scores states against the V items.
     """
     import torch
 
     from negrec.scoring import chunk_rows, chunks
 
-    parts = chunks(len(hidden), chunk_rows(len(matrix)))
-    sums = [(hidden[part] @ matrix.T).sigmoid_().sum(1) for part in parts]
+    parts = chunks(len(hidden), chunk_rows(scorer.n_items))
+    sums = [scorer.every(hidden[part]).sigmoid_().sum(1) for part in parts]
     return torch.cat(sums) if sums else hidden.new_empty(0)
 
 

@@ -20,7 +20,7 @@ from negrec.evaluation.cohorts import COHORTS, COLD, popularity_cohorts
 from negrec.evaluation.lists import Lists, coverage, exposure_gini, novelty, popularity
 from negrec.evaluation.metrics import Floats, balance, hit_rate, mrr, ndcg, recall
 from negrec.evaluation.ranks import Ranks, Seen, rank, rank_among, sample_unseen, top
-from negrec.scoring import Scratch, chunks
+from negrec.scoring import FixedScorer, ItemScorer, Scratch, chunks
 from negrec.types import Batch, DatasetInfo, HeldOut
 
 log = logging.getLogger(__name__)
@@ -28,18 +28,11 @@ log = logging.getLogger(__name__)
 Ints = NDArray[np.int64]
 
 
-class Scorer(Protocol):
-    """Holds the item vectors, (V, D)."""
-
-    @property
-    def matrix(self) -> Tensor: ...
-
-
 class Ranker(Protocol):
-    """What can be evaluated: scores items by ``represent(batch) @ scorer.matrix.T``."""
+    """What can be evaluated: ``scorer`` scores what ``represent`` makes of histories."""
 
     @property
-    def scorer(self) -> Scorer: ...
+    def scorer(self) -> ItemScorer: ...
 
     def represent(self, batch: Batch) -> Tensor: ...
 
@@ -187,13 +180,13 @@ class Evaluator:
         trained = isinstance(model, nn.Module) and any(True for _ in model.parameters())
         ranks, shown = [], []
         with torch.no_grad(), _evaluating(model):
-            matrix = model.scorer.matrix
+            scorer = model.scorer.fixed()
             for batch in chunks(len(self._histories), self.batch_size):
                 part = self._histories.select(batch)
                 hidden = self._represent(model, part)
-                ranks.append(self._rank(hidden, matrix, batch, scratch))
+                ranks.append(self._rank(hidden, scorer, batch, scratch))
                 if self.lists:
-                    shown.append(self._show(hidden, matrix, part, trained, scratch))
+                    shown.append(self._show(hidden, scorer, part, trained, scratch))
         back = self._order.argsort()
         greater: Ints = _join([r.greater for r in ranks])[back].numpy()
         ties: Ints = _join([r.ties for r in ranks])[back].numpy()
@@ -216,33 +209,33 @@ class Evaluator:
 
     def _represent(self, model: Ranker, part: HeldOut) -> Tensor:
         """The state after each history, (m, D)."""
-        matrix = model.scorer.matrix
+        weight = model.scorer.weight
         filled = part.end > part.start
         if filled.all():
-            return model.represent(batch_of(part, self.info.max_length).to(matrix.device))
+            return model.represent(batch_of(part, self.info.max_length).to(weight.device))
         # Nothing to go on: a state of zeros, for which all items tie.
-        hidden = matrix.new_zeros(len(part), matrix.shape[1])
+        hidden = weight.new_zeros(len(part), model.scorer.width)
         if filled.any():
             hidden[filled.to(hidden.device)] = self._represent(model, part.select(filled))
         return hidden
 
-    def _rank(self, hidden: Tensor, matrix: Tensor, batch: slice, scratch: Scratch) -> Ranks:
+    def _rank(self, hidden: Tensor, scorer: FixedScorer, batch: slice, scratch: Scratch) -> Ranks:
         """Ranks of the targets of a batch of histories."""
         rows = slice(self._bounds[batch.start], self._bounds[batch.stop])
         states = hidden[(self._history[rows] - batch.start).to(hidden.device)]
         part = self._targets.select(rows)
         if self._candidates is not None:
-            return rank_among(states, matrix, part, self._candidates[rows])
-        return rank(states, matrix, part, self.seen, scratch)
+            return rank_among(states, scorer, part, self._candidates[rows])
+        return rank(states, scorer, part, self.seen, scratch)
 
     def _show(
-        self, hidden: Tensor, matrix: Tensor, part: HeldOut, trained: bool, scratch: Scratch
+        self, hidden: Tensor, scorer: FixedScorer, part: HeldOut, trained: bool, scratch: Scratch
     ) -> _Shown:
         k = max(self.cutoffs)
         if trained:
             k = max(k, min(DEEPEST, self.info.n_items))
-        items, scores = top(hidden, matrix, part, self.seen, k, scratch)
-        sums = probability_sums(hidden, matrix).cpu() if trained else torch.empty(0)
+        items, scores = top(hidden, scorer, part, self.seen, k, scratch)
+        sums = probability_sums(hidden, scorer).cpu() if trained else torch.empty(0)
         return _Shown(items, scores, sums)
 
     def _of_lists(self, items: Lists) -> dict[str, float]:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from negrec.errors import InputError
-from negrec.scoring import Scratch, chunk_rows, chunks
+from negrec.scoring import FixedScorer, Scratch, chunk_rows, chunks
 from negrec.types import HeldOut
 
 Seen = Literal["filter", "keep", "zero"]
@@ -29,13 +29,13 @@ class Ranks:
 
 
 def rank(
-    hidden: Tensor, matrix: Tensor, part: HeldOut, seen: Seen, scratch: Scratch | None = None
+    hidden: Tensor, scorer: FixedScorer, part: HeldOut, seen: Seen, scratch: Scratch | None = None
 ) -> Ranks:
     """Ranks targets among the whole catalogue, in chunks of states.
 
     Args:
         hidden: the state after the history of each target, (m, D).
-        matrix: item vectors, (V, D).
+        scorer: scores states against the V items.
         part: the m targets with their histories.
         seen: what becomes of the items of the history: "filter" takes them out of the ranking,
             but never the target; "keep" ranks them like others; "zero" gives them the score 0, a
@@ -45,11 +45,11 @@ def rank(
     Raises:
         InputError: a score is not finite.
     """
-    _check_finite(hidden, matrix, part)
+    _check_finite(hidden, scorer, part)
     scratch = scratch or Scratch()
     ranks = [
-        _count(_scores(hidden, matrix, part, seen, rows, scratch), part.target[rows])
-        for rows in chunks(len(hidden), chunk_rows(len(matrix)))
+        _count(_scores(hidden, scorer, part, seen, rows, scratch), part.target[rows])
+        for rows in chunks(len(hidden), chunk_rows(scorer.n_items))
     ]
     empty = torch.zeros(0, dtype=torch.int64)
     return Ranks(
@@ -60,7 +60,7 @@ def rank(
 
 def top(
     hidden: Tensor,
-    matrix: Tensor,
+    scorer: FixedScorer,
     part: HeldOut,
     seen: Seen,
     k: int,
@@ -72,7 +72,7 @@ def top(
 
     Args:
         hidden: the state after the history of each target, (m, D).
-        matrix: item vectors, (V, D).
+        scorer: scores states against the V items.
         part: the m targets with their histories.
         seen: as in ``rank``.
         k: length of the lists.
@@ -81,38 +81,38 @@ def top(
     Raises:
         InputError: a score is not finite.
     """
-    _check_finite(hidden, matrix, part)
+    _check_finite(hidden, scorer, part)
     scratch = scratch or Scratch()
     items = torch.zeros(len(hidden), k, dtype=torch.int64)
     scores = torch.full((len(hidden), k), -torch.inf)
-    width = min(k, len(matrix))
-    for rows in chunks(len(hidden), chunk_rows(len(matrix))):
-        of_chunk = _scores(hidden, matrix, part, seen, rows, scratch)
+    width = min(k, scorer.n_items)
+    for rows in chunks(len(hidden), chunk_rows(scorer.n_items)):
+        of_chunk = _scores(hidden, scorer, part, seen, rows, scratch)
         column, value = _first(of_chunk, width)
         items[rows, :width] = (column + 1).masked_fill_(value == -torch.inf, 0).cpu()
         scores[rows, :width] = value.to(scores)
     return items, scores
 
 
-def rank_among(hidden: Tensor, matrix: Tensor, part: HeldOut, candidates: Tensor) -> Ranks:
+def rank_among(hidden: Tensor, scorer: FixedScorer, part: HeldOut, candidates: Tensor) -> Ranks:
     """Ranks each target among its own few candidates, (m, n) ids (sampled metrics).
 
     Args:
         hidden: the state after the history of each target, (m, D).
-        matrix: item vectors, (V, D).
+        scorer: scores states against the V items.
         part: the m targets.
         candidates: the items that a target is ranked among, (m, n); the target is not one of them.
 
     Raises:
         InputError: a score is not finite.
     """
-    _check_finite(hidden, matrix, part)
-    items = torch.cat([part.target.clamp(min=1)[:, None], candidates], 1).to(matrix.device)
-    scores = torch.einsum("md,mnd->mn", hidden, matrix[items - 1])
+    _check_finite(hidden, scorer, part)
+    items = torch.cat([part.target.clamp(min=1)[:, None], candidates], 1).to(hidden.device)
+    scores = scorer(hidden, items)
     own, others = scores[:, :1], scores[:, 1:]
     greater, ties = (others > own).sum(1).cpu(), (others == own).sum(1).cpu()
     cold = part.target == 0
-    return Ranks(greater.masked_fill_(cold, len(matrix)), ties.masked_fill_(cold, 0))
+    return Ranks(greater.masked_fill_(cold, scorer.n_items), ties.masked_fill_(cold, 0))
 
 
 def sample_unseen(part: HeldOut, n_items: int, n: int, generator: torch.Generator) -> Tensor:
@@ -151,12 +151,12 @@ def sample_unseen(part: HeldOut, n_items: int, n: int, generator: torch.Generato
 
 
 def _scores(
-    hidden: Tensor, matrix: Tensor, part: HeldOut, seen: Seen, rows: slice, scratch: Scratch
+    hidden: Tensor, scorer: FixedScorer, part: HeldOut, seen: Seen, rows: slice, scratch: Scratch
 ) -> Tensor:
     """Scores of a chunk of states after the policy for seen items, (n, V), in the scratch."""
     states = hidden[rows]
-    scores = scratch.take(len(states), len(matrix), states)
-    torch.mm(states, matrix.T, out=scores)
+    out = scratch.take(len(states), scorer.n_items, scorer.weight)
+    scores: Tensor = scorer.every(states, out)
     if seen == "keep":
         return scores
     histories = part.select(rows).histories()
@@ -203,16 +203,15 @@ def _first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return column.gather(1, order), value
 
 
-def _check_finite(hidden: Tensor, matrix: Tensor, part: HeldOut) -> None:
+def _check_finite(hidden: Tensor, scorer: FixedScorer, part: HeldOut) -> None:
     """Refuses states and item vectors whose scores would be NaN, or overflow.
 
-    By Cauchy-Schwarz no score exceeds the product of the norms, so one look at the factors stands
-    for a look at each of the (m, V) scores. A NaN would rank its target first: no comparison with
-    it is true.
+    A bound on a query's scores stands for a look at each of the (m, V) scores. A NaN would rank
+    its target first: no comparison with it is true.
     """
     if not len(hidden):
         return
-    largest = hidden.norm(dim=1) * matrix.norm(dim=1).amax()
+    largest = scorer.largest(hidden)
     bad = ~(largest < torch.finfo(largest.dtype).max)
     if bad.any():
         which = int(bad.nonzero()[0])

@@ -1,6 +1,7 @@
 """What every model is."""
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -13,9 +14,13 @@ class SequenceModel(nn.Module, ABC):
 
     Attributes:
         scorer: how its states are scored against items.
+        causal: the state of a token depends on it and what precedes it in its sequence, only.
+        hides: it reads items that are not told, id 0 (``HIDDEN``).
     """
 
     scorer: ItemScorer
+    causal: ClassVar[bool] = True
+    hides: bool = False
 
     @abstractmethod
     def forward(self, batch: Batch) -> Queries:

@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from negrec.packing import Rows
+from negrec.scoring import ItemScorer
+from negrec.types import HIDDEN, DatasetInfo
 
 
 class Dropout(nn.Module):
@@ -101,3 +103,58 @@ class RowAttention(nn.Module):
             p = self.dropout.p if self.training else 0.0
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
         return out.transpose(1, 2).flatten(2).flatten(0, 1)  # (R L, D)
+
+
+class ItemInput(nn.Module):
+    """The input vectors of items: the scorer's own or a table apart, and one for hidden items.
+
+    Args:
+        n_items: V.
+        dim: D.
+        std: standard deviation of the normal initialisation.
+        own: a table apart from the scorer's.
+        hides: there is a vector for id 0 (``HIDDEN``).
+    """
+
+    def __init__(
+        self, n_items: int, dim: int, std: float, own: bool = False, hides: bool = False
+    ) -> None:
+        super().__init__()
+        self.own = ItemScorer(n_items, dim, std) if own else None
+        self.hidden = nn.Parameter(torch.empty(dim).normal_(std=std)) if hides else None
+
+    def forward(self, items: Tensor, scorer: ItemScorer) -> Tensor:
+        """Looks items up, (T,) to (T, D)."""
+        table = self.own or scorer
+        if self.hidden is None:
+            return table.embed(items)
+        hidden = items == HIDDEN
+        told = table.embed(items.masked_fill(hidden, 1))
+        return torch.where(hidden[:, None], self.hidden, told)
+
+
+class UserVectors(nn.Module):
+    """A learnt vector for each user, and zeros for users that training never shows.
+
+    Args:
+        info: facts of the training split.
+        dim: D.
+        std: standard deviation of the normal initialisation.
+    """
+
+    known: Tensor
+
+    def __init__(self, info: DatasetInfo, dim: int, std: float) -> None:
+        super().__init__()
+        self.table = nn.Embedding(info.n_users, dim)
+        nn.init.normal_(self.table.weight, std=std)
+        known = torch.ones(info.n_users, dtype=torch.bool)
+        if info.trained_users is not None:
+            known = info.trained_users
+        self.register_buffer("known", torch.cat([known, known.new_zeros(1)]))
+
+    def forward(self, user: Tensor) -> Tensor:
+        """Looks users up, (B,) to (B, D); -1 is somebody unknown."""
+        known = self.known[user]  # -1 reads the last: nobody
+        vectors: Tensor = self.table(user.masked_fill(~known, 0))
+        return vectors * known[:, None]

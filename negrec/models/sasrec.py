@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
 
 from negrec.models.base import SequenceModel
-from negrec.models.layers import Dropout, RowAttention
-from negrec.packing import Rows
+from negrec.models.layers import ItemInput
+from negrec.models.transformer import Encoder, Init, Layout, Start
 from negrec.scoring import ItemScorer
 from negrec.types import Batch, DatasetInfo, Queries
-
-Layout = Literal["prenorm", "sasrec", "s3rec"]
-Init = Literal["normal", "xavier"]
 
 
 class SASRec(SequenceModel):
@@ -46,6 +39,8 @@ class SASRec(SequenceModel):
         dropout: probability, in [0, 1), on embeddings, attention weights and block outputs.
         layout: which of the three.
         feed_forward: inner width of f in multiples of D; the layout's own by default.
+        hides: the model has a vector for items that are not told (id 0), for objectives that hide
+            some.
         tied: the input embeddings are the scorer's item vectors; False gives the input a table
             of its own (as gSASRec's code does).
         init: how every matrix starts. "normal": N(0, init_std^2); "xavier": N(0, 2 / (rows +
@@ -64,38 +59,21 @@ class SASRec(SequenceModel):
         dropout: float = 0.5,
         layout: Layout = "prenorm",
         feed_forward: int | None = None,
+        hides: bool = False,
         tied: bool = True,
         init: Init = "normal",
         init_std: float = 0.02,
         scorer: Callable[..., ItemScorer] = ItemScorer,
     ) -> None:
         super().__init__()
-        if layout not in _BLOCKS:
-            raise ValueError(f"layout must be one of {', '.join(_BLOCKS)}, got {layout!r}")
-        if init not in ("normal", "xavier"):
-            raise ValueError(f"init must be normal or xavier, got {init!r}")
-        for name, value in (("dim", dim), ("blocks", blocks), ("heads", heads)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
-        block = _BLOCKS[layout]
-        width = dim * (feed_forward or block.feed_forward)
-
-        def std(rows: int, columns: int) -> float:
-            return init_std if init == "normal" else math.sqrt(2 / (rows + columns))
-
-        table = std(info.n_items, dim)
+        start = Start(init, init_std)
+        table = start.std(info.n_items, dim)
+        self.hides = hides
         self.scorer = scorer(info.n_items, dim, table)
-        self.input = None if tied else ItemScorer(info.n_items, dim, table)
-        self.positions = nn.Embedding(info.max_length, dim)
-        self.blocks = nn.ModuleList(block(dim, heads, width, dropout) for _ in range(blocks))
-        self.first = nn.LayerNorm(dim) if block.norm_first else nn.Identity()
-        self.final = nn.LayerNorm(dim) if block.norm_last else nn.Identity()
-        self.dropout = Dropout(dropout)
-        for module in self.modules():
-            if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=std(*module.weight.shape))
-            if isinstance(module, nn.Linear):
-                nn.init.zeros_(module.bias)
+        self.input = ItemInput(info.n_items, dim, table, own=not tied, hides=hides)
+        self.encoder = Encoder(
+            info.max_length, dim, blocks, heads, dropout, layout, feed_forward, start
+        )
 
     def forward(self, batch: Batch) -> Queries:
         return Queries.of(batch, self.scorer.query(self.states(batch)))
@@ -103,81 +81,15 @@ class SASRec(SequenceModel):
     def represent(self, batch: Batch) -> Tensor:
         return self.scorer.query(self.states(batch)[batch.last])
 
-    def states(self, batch: Batch) -> Tensor:
-        """The hidden state after every token, (T, D)."""
-        embedded = (self.input or self.scorer).embed(batch.items)
-        x = self.dropout(self.first(embedded + self.positions(batch.from_end)))
-        for block in self.blocks:
-            x = block(x, batch.rows)
-        out: Tensor = self.final(x)
-        return out
+    def states(self, batch: Batch, causal: bool = True) -> Tensor:
+        """The hidden state of every token, (T, D).
 
-
-class _Block(nn.Module):
-    """What the three layouts share: attention, feed-forward net, two norms, dropout."""
-
-    feed_forward = 4
-    norm_first = False  # a norm on the embeddings
-    norm_last = True  # a norm after the last block
-
-    def __init__(self, dim: int, heads: int, width: int, dropout: float) -> None:
-        super().__init__()
-        self.attention = RowAttention(dim, heads, dropout)
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.out = nn.Linear(dim, dim)
-        self.up = nn.Linear(dim, width)
-        self.down = nn.Linear(width, dim)
-        self.norm1 = nn.LayerNorm(dim)
-        self.norm2 = nn.LayerNorm(dim)
-        self.dropout = Dropout(dropout)
-
-    def attend(self, x: Tensor, rows: Rows) -> Tensor:
-        attended: Tensor = self.dropout(self.out(self.attention(self.qkv(x), rows)))
-        return attended
-
-    def feed(self, x: Tensor) -> Tensor:
-        fed: Tensor = self.dropout(self.down(F.gelu(self.up(x))))
-        return fed
-
-
-class _PreNorm(_Block):
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        x = x + self.attend(self.norm1(x), rows)
-        return x + self.feed(self.norm2(x))
-
-
-class _PostNorm(_Block):
-    norm_first = True
-    norm_last = False
-
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        x = self.norm1(x + self.attend(x, rows))
-        y: Tensor = self.norm2(x + self.feed(x))
-        return y
-
-
-class _Original(_Block):
-    feed_forward = 1
-
-    def __init__(self, dim: int, heads: int, width: int, dropout: float) -> None:
-        super().__init__(dim, heads, width, dropout)
-        self.out = nn.Identity()  # type: ignore[assignment]  # the paper projects no output
-
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        query = self.norm1(x)
-        dim = x.shape[1]
-        weight, bias = self.qkv.weight, self.qkv.bias
-        q = F.linear(query, weight[:dim], bias[:dim])
-        kv = F.linear(x, weight[dim:], bias[dim:])
-        x = query + self.attention(torch.cat([q, kv], 1), rows)
-        y = self.norm2(x)
-        inner = self.dropout(F.relu(self.up(y)))
-        out: Tensor = y + self.dropout(self.down(inner))
-        return out
-
-
-_BLOCKS: dict[Layout, type[_Block]] = {
-    "prenorm": _PreNorm,
-    "sasrec": _Original,
-    "s3rec": _PostNorm,
-}
+        Args:
+            batch: the sequences.
+            causal: a token sees itself and what precedes it; otherwise its whole sequence.
+        """
+        embedded = self.input(batch.items, self.scorer)
+        states: Tensor = self.encoder(
+            embedded, batch.from_end, batch.rows if causal else batch.whole_rows
+        )
+        return states

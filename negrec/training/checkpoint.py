@@ -19,7 +19,7 @@ from negrec.errors import InputError
 
 log = logging.getLogger(__name__)
 
-Record = dict[str, float | int | str | bool | None]
+Record = dict[str, float | int | str | bool | dict[str, float] | None]
 
 
 class DamagedError(Exception):

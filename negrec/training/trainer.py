@@ -9,7 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -48,6 +48,7 @@ class Progress:
         loss_sum: of the epoch's queries so far.
         queries: of the epoch so far.
         skipped: of these, the ones without a valid candidate.
+        terms: of the loss by name, like ``loss_sum``.
         seconds: training and validation so far.
         epoch_seconds: training seconds of the epoch so far.
         sampler_seconds: of those, spent in the sampler.
@@ -62,6 +63,7 @@ class Progress:
     loss_sum: float = 0.0
     queries: int = 0
     skipped: int = 0
+    terms: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
     epoch_seconds: float = 0.0
     sampler_seconds: float = 0.0
@@ -275,6 +277,7 @@ class _Run:
         self.objective.train()
         loss_sum = torch.tensor(at.loss_sum, dtype=_sum_dtype(device), device=device)
         skipped = torch.tensor(at.skipped, device=device)
+        terms = {name: torch.tensor(value).to(loss_sum) for name, value in at.terms.items()}
         first_bad = torch.tensor(-1, device=device)  # step of the first loss that is not finite
         started = time.perf_counter()
         self.times["sampler"] = at.sampler_seconds
@@ -288,6 +291,7 @@ class _Run:
             self.check_finite(first_bad)
             now = time.perf_counter() - started
             at.loss_sum, at.skipped = loss_sum.item(), int(skipped)
+            at.terms = {name: value.item() for name, value in terms.items()}
             at.epoch_seconds, at.seconds = before + now, seconds_before + now
             at.sampler_seconds = self.times["sampler"]
 
@@ -298,6 +302,8 @@ class _Run:
             loss, n = outcome.loss.detach(), len(batch.target)
             missed = outcome.skipped if outcome.skipped is not None else torch.zeros_like(skipped)
             loss_sum += loss * (n - missed)
+            for name, value in outcome.terms.items():
+                terms[name] = terms.get(name, 0) + value.to(loss_sum.dtype) * (n - missed)
             skipped += missed
             bad = ~loss.isfinite() & (first_bad < 0)
             first_bad.masked_fill_(bad, at.step + 1)
@@ -348,8 +354,10 @@ class _Run:
         """Validates, keeps the best, logs and saves."""
         trainer, at = self.trainer, self.at
         epoch = at.epoch
+        judged = max(at.queries - at.skipped, 1)
         metrics = {
-            "train/loss": at.loss_sum / max(at.queries - at.skipped, 1),
+            "train/loss": at.loss_sum / judged,
+            **{f"train/loss_{name}": value / judged for name, value in at.terms.items()},
             "train/skipped": at.skipped / at.queries,
             "train/epoch_seconds": at.epoch_seconds,
             "train/sampler_share": at.sampler_seconds / at.epoch_seconds,
@@ -380,7 +388,7 @@ class _Run:
         # twice, which a tracker notices, where the other order would lose it.
         self.log_metrics(metrics, epoch)
         at.epoch, at.step, at.loss_sum, at.queries = epoch + 1, 0, 0.0, 0
-        at.skipped = 0
+        at.skipped, at.terms = 0, {}
         at.epoch_seconds = at.sampler_seconds = 0.0
         self.save_last()
         progress.epoch(epoch, metrics["train/loss"], value, better, seconds)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from negrec.evaluation.calibration import calibration, probability_sums, theorem_5_1
+from negrec.scoring import FixedScorer
 
 
 def logit(p):
@@ -37,10 +38,10 @@ def test_no_lists():
 
 def test_sums():
     hidden = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
-    matrix = torch.tensor([[logit(0.9), 3.0], [logit(0.2), 5.0], [0.0, 7.0]])
+    scorer = FixedScorer(torch.tensor([[logit(0.9), 3.0], [logit(0.2), 5.0], [0.0, 7.0]]))
     # Zero scores: 3 halves; otherwise 0.9 + 0.2 + 0.5.
-    assert probability_sums(hidden, matrix).tolist() == pytest.approx([1.5, 1.6])
-    assert probability_sums(hidden[:0], matrix).tolist() == []
+    assert probability_sums(hidden, scorer).tolist() == pytest.approx([1.5, 1.6])
+    assert probability_sums(hidden[:0], scorer).tolist() == []
 
 
 def test_the_theorem_is_the_minimum_of_the_expected_loss():

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from negrec.evaluation.evaluator import Evaluator, batch_of
 from negrec.evaluation.metrics import hit_rate, mrr, ndcg
 from negrec.models.sasrec import SASRec
-from negrec.scoring import ItemScorer
+from negrec.scoring import FixedScorer, ItemScorer
 from negrec.types import Batch, HeldOut
 from tests import toy
 
@@ -28,12 +28,8 @@ class Fixed:
     asked: list[Batch] = field(default_factory=list)
 
     @property
-    def scorer(self) -> "Fixed":
-        return self
-
-    @property
-    def matrix(self) -> Tensor:
-        return torch.eye(self.n_items)
+    def scorer(self) -> FixedScorer:
+        return FixedScorer(torch.eye(self.n_items))
 
     def scores(self, user: int, newest: int) -> list[float]:
         return [float((3 * user + newest * item) % 5) for item in range(1, self.n_items + 1)]

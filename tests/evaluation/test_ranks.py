@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from negrec.errors import InputError
 from negrec.evaluation.ranks import rank, rank_among, sample_unseen, top
+from negrec.scoring import FixedScorer
 from negrec.types import HeldOut
 from tests import toy
 
@@ -26,9 +27,9 @@ def held_out(histories, targets):
 
 
 def scored(scores):
-    """States and item vectors with these scores, (m, V)."""
+    """States and a scorer with these scores, (m, V)."""
     scores = torch.as_tensor(scores, dtype=torch.float32)
-    return scores, torch.eye(scores.shape[1])
+    return scores, FixedScorer(torch.eye(scores.shape[1]))
 
 
 def ranking(scores, history, target, seen):
@@ -70,12 +71,12 @@ def problems(draw):
 @given(problems(), st.integers(1, 12))
 def test_against_a_sort(seen, problem, k):
     histories, targets, scores = problem
-    part, (hidden, matrix) = held_out(histories, targets), scored(scores)
-    found = rank(hidden, matrix, part, seen)
-    items, values = top(hidden, matrix, part, seen, k)
+    part, (hidden, scorer) = held_out(histories, targets), scored(scores)
+    found = rank(hidden, scorer, part, seen)
+    items, values = top(hidden, scorer, part, seen, k)
     for i, target in enumerate(targets):
         ranked = ranking(scores[i], histories[i], target, seen)
-        expected = position(ranked, target, len(matrix))
+        expected = position(ranked, target, scorer.n_items)
         assert (int(found.greater[i]), int(found.ties[i])) == expected
         shown = ranked[:k] + [(-torch.inf, 0)] * (k - len(ranked[:k]))
         assert list(zip(values[i].tolist(), items[i].tolist(), strict=True)) == shown
@@ -92,8 +93,9 @@ def test_many_chunks_against_a_sort(seen):
     targets = torch.randint(0, n_items + 1, (m,), generator=generator).tolist()
     targets[::5] = [history[0] for history in histories[::5]]  # repeats
     part = held_out(histories, targets)
-    found = rank(hidden, matrix, part, seen)
-    items, _ = top(hidden, matrix, part, seen, 7)
+    scorer = FixedScorer(matrix)
+    found = rank(hidden, scorer, part, seen)
+    items, _ = top(hidden, scorer, part, seen, 7)
     scores = hidden @ matrix.T
     for i in range(0, m, 25):
         ranked = ranking(scores[i].tolist(), histories[i], targets[i], seen)
@@ -133,9 +135,10 @@ def test_a_history_with_items_outside_the_catalogue():
 
 def test_no_targets():
     nothing = held_out([[]], [])
-    found = rank(torch.empty(0, 2), torch.ones(3, 2), nothing, "filter")
+    factors = torch.empty(0, 2), FixedScorer(torch.ones(3, 2))
+    found = rank(*factors, nothing, "filter")
     assert found.greater.shape == found.ties.shape == (0,)
-    assert top(torch.empty(0, 2), torch.ones(3, 2), nothing, "filter", 2)[0].shape == (0, 2)
+    assert top(*factors, nothing, "filter", 2)[0].shape == (0, 2)
 
 
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
@@ -146,13 +149,13 @@ def test_scores_that_are_no_numbers(function, bad):
     part = held_out([[3], [3]], [1, 2])
     last = torch.tensor([[3], [3]]) if function is rank_among else "filter"
     with pytest.raises(InputError, match=r"user 1 \(target 2\) are not finite"):
-        function(hidden, matrix, part, last)
+        function(hidden, FixedScorer(matrix), part, last)
 
 
 def test_an_item_vector_that_is_no_number():
     part, matrix = held_out([[1]], [2]), torch.tensor([[1.0], [1.0], [torch.nan]])
     with pytest.raises(InputError, match=r"user 0 \(target 2\)"):
-        rank(torch.ones(1, 1), matrix, part, "filter")
+        rank(torch.ones(1, 1), FixedScorer(matrix), part, "filter")
 
 
 def test_among_candidates():

@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from negrec.models.layers import Dropout, RowAttention
+from negrec.models.layers import Dropout, RowAttention, UserVectors
 from negrec.packing import pack
+from negrec.types import DatasetInfo
 
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.9])
@@ -57,3 +58,14 @@ def test_attention_is_that_of_one_sequence_alone():
         q, k, v = qkv[part].unflatten(1, (3, 2, 4)).permute(1, 2, 0, 3)
         alone = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         torch.testing.assert_close(together[part], alone.transpose(0, 1).flatten(1))
+
+
+def test_users_without_training_have_no_vector():
+    trained = torch.tensor([True, False, True])
+    info = DatasetInfo(3, 5, 8, torch.ones(5), trained_users=trained)
+    users = UserVectors(info, dim=4, std=1.0)
+    found = users(torch.tensor([0, 1, 2, -1]))
+    assert torch.equal(found[[0, 2]], users.table.weight[[0, 2]])
+    assert torch.equal(found[[1, 3]], torch.zeros(2, 4))
+    found.sum().backward()
+    assert users.table.weight.grad[:, 0].tolist() == [1, 0, 1]

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from negrec.models.sasrec import SASRec
+from negrec.types import HIDDEN
 from tests import toy
 
 LAYOUTS = ["prenorm", "sasrec", "s3rec"]
@@ -25,14 +27,15 @@ def build(layout="prenorm", **settings):
     return model
 
 
-def padded_states(model, layout, items, valid):
+def padded_states(model, layout, items, valid, causal=True):
     """The second implementation: plain, padded, one attention matrix per sequence, (B, L, D)."""
     n = items.shape[1]
     lengths = valid.sum(1, keepdim=True)
     from_end = (lengths - 1 - torch.arange(n)).clamp(min=0)
-    table = (model.input or model.scorer).weight
-    x = model.first(table[(items - 1).clamp(min=0)] + model.positions.weight[from_end])
-    causal = torch.ones(n, n).tril().bool()
+    table, encoder = (model.input.own or model.scorer).weight, model.encoder
+    embedded = table[(items - 1).clamp(min=0)] + encoder.positions.weight[from_end]
+    x = encoder.first(embedded)
+    visible = torch.ones(n, n).tril().bool() if causal else torch.ones(n, n).bool()
 
     def attention(block, query, key):
         w, b = block.qkv.weight.chunk(3), block.qkv.bias.chunk(3)
@@ -41,11 +44,11 @@ def padded_states(model, layout, items, valid):
             for i, source in enumerate((query, key, key))
         )
         score = (q @ k.mT) / math.sqrt(D // 2)
-        allowed = causal & valid[:, None, None, :]
+        allowed = visible & valid[:, None, None, :]
         weight = score.masked_fill(~allowed, -torch.inf).softmax(-1)
         return (weight @ v).transpose(1, 2).flatten(2)
 
-    for block in model.blocks:
+    for block in encoder.blocks:
         if layout == "prenorm":
             y = block.norm1(x)
             x = x + block.out(attention(block, y, y))
@@ -58,15 +61,16 @@ def padded_states(model, layout, items, valid):
             x = query + attention(block, query, x)
             y = block.norm2(x)
             x = y + block.down(F.relu(block.up(y)))
-    return model.final(x)
+    return encoder.final(x)
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @given(
     histories=st.lists(st.lists(st.integers(1, V), min_size=2, max_size=L), min_size=1, max_size=12)
 )
 @settings(deadline=None, max_examples=25)
-def test_packed_and_padded_computation_agree(layout, histories):
+def test_packed_and_padded_computation_agree(layout, causal, histories):
     model = build(layout).double()  # in float32, rounding alone reaches 1e-5 on some gradients
     batch = toy.batch(histories, max_length=L)
     readout = torch.randn(D, generator=torch.Generator().manual_seed(0)).double()
@@ -76,9 +80,9 @@ def test_packed_and_padded_computation_agree(layout, histories):
         (states @ readout).sin().sum().backward()
         return states.detach(), [p.grad.to_dense().clone() for p in model.parameters()]
 
-    packed, packed_gradients = run(model.states(batch))
+    packed, packed_gradients = run(model.states(batch, causal))
     items, valid = batch.padded()
-    padded, padded_gradients = run(padded_states(model, layout, items, valid)[valid])
+    padded, padded_gradients = run(padded_states(model, layout, items, valid, causal)[valid])
     torch.testing.assert_close(packed, padded, atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(packed_gradients, padded_gradients, atol=1e-9, rtol=1e-9)
 
@@ -145,7 +149,7 @@ def test_variance_of_xavier_by_hand():
     # standard errors of the variance of 30,000 normal numbers (0.8 % of it).
     model = SASRec(toy.info(3000, max_length=L), dim=100, heads=1, init="xavier")
     assert model.scorer.weight.var().item() == pytest.approx(2 / 3100, rel=0.05)
-    assert model.blocks[0].qkv.weight.var().item() == pytest.approx(2 / 400, rel=0.05)
+    assert model.encoder.blocks[0].qkv.weight.var().item() == pytest.approx(2 / 400, rel=0.05)
 
 
 @pytest.mark.parametrize(
@@ -161,3 +165,18 @@ def test_variance_of_xavier_by_hand():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         build(**settings)
+
+
+def test_a_hidden_item_has_a_vector_of_its_own():
+    model = build(hides=True)
+    batch = toy.batch([[1, 2, 3]])
+    batch = replace(batch, items=torch.tensor([1, HIDDEN]))
+    before = model.states(batch)
+    with torch.no_grad():
+        model.scorer.weight[1:] = 7.0  # every item but the first
+    assert torch.equal(before, model.states(batch))
+    with torch.no_grad():
+        model.input.hidden.add_(1.0)
+    after = model.states(batch)
+    assert torch.equal(before[0], after[0])
+    assert not torch.equal(before[1], after[1])

@@ -234,7 +234,7 @@ def assemble(
         valid_from=None if periods is None else words(periods[0]),
         test_from=None if periods is None else words(periods[1]),
     )
-    info = DatasetInfo(data.n_users, len(items), max_length, torch.from_numpy(counts))
+    info = DatasetInfo(data.n_users, len(items), max_length, torch.from_numpy(counts), train=learnt)
     return Split(
         info,
         learnt,
