@@ -27,6 +27,7 @@ from negrec import identity, schema, seeding
 from negrec.data.interactions import Interactions, recommended
 from negrec.data.sequences import Sequences
 from negrec.data.splits.base import Split
+from negrec.data.targets import Targets
 from negrec.errors import InputError
 from negrec.evaluation.evaluator import Evaluation, Evaluator
 from negrec.evaluation.observer import Observer, Scene
@@ -35,7 +36,8 @@ from negrec.models.popularity import Popularity
 from negrec.objectives.base import Objective
 from negrec.objectives.ranking import Ranking
 from negrec.tracking.base import Tracker
-from negrec.training.checkpoint import Checkpoints
+from negrec.tracking.runs import find_run
+from negrec.training.checkpoint import Checkpoints, DamagedError, load
 from negrec.training.cost import Peak, lifetime_peak_mb
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.trainer import Fit, Trainer
@@ -160,6 +162,11 @@ def _run(
     peak = Peak()
     # Everything is refused or accepted before anything is written.
     parts = build(cfg)
+    begun = Checkpoints(folder / "checkpoint").begun
+    if cfg.pretraining is not None and not begun:
+        build(pretraining(cfg))
+    elif cfg.init_from is not None and not begun:
+        warm_start(parts, str(cfg.init_from), Path(cfg.paths.runs_dir))
     observer = observer_of(cfg, parts, folder)
     record = _record(cfg, parts, folder, overrides, sweep, choices)
     describe(parts)
@@ -172,6 +179,9 @@ def _run(
     with _status(folder, record, tracker):
         for name in ("config.yaml", "leak_report.json"):
             tracker.artifact(folder / name)
+        if cfg.pretraining is not None and not begun:
+            before = _pretrained(cfg, folder, overrides, sweep, choices)
+            warm_start(parts, str(before), Path(cfg.paths.runs_dir))
         fit = parts.trainer.fit(
             parts.model,
             parts.objective,
@@ -180,7 +190,7 @@ def _run(
             log_metrics=tracker.log,
             observer=observer,
         )
-        measured = _measure(parts) if test else None
+        measured = _measure(parts) if test and cfg.trainer.metric is not None else None
         device = parts.trainer.device
         metrics = _final_metrics(measured, fit, peak.mb(device) or lifetime_peak_mb(device))
         _write_results(str(record["run_id"]), measured, fit, metrics, folder)
@@ -189,6 +199,38 @@ def _run(
             for path in folder.glob(pattern):
                 tracker.artifact(path)
     return RunResult(str(record["run_id"]), folder, fit, measured, tracker.where())
+
+
+def pretraining(cfg: DictConfig) -> DictConfig:
+    """The configuration of the run whose weights this one starts from.
+
+    It is this one's, with ``pretraining`` laid over it: a part (with a ``_target_``) takes the
+    place of the part of its name, other values are set one by one.
+    """
+    first = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    first.pretraining = None
+    for name, node in cfg.pretraining.items():
+        part = OmegaConf.is_config(node) and "_target_" in node
+        first[name] = node if part else OmegaConf.merge(first, {name: node})[name]
+    return first
+
+
+def _pretrained(
+    cfg: DictConfig,
+    folder: Path,
+    overrides: Sequence[str],
+    sweep: str | None,
+    choices: Mapping[str, str],
+) -> Path:
+    """The folder of the finished pre-training, which is begun or gone on with where it is not."""
+    place = folder / "pretraining"
+    place.mkdir(exist_ok=True)
+    record = place / "run.json"
+    if not record.exists() or json.loads(record.read_bytes())["status"] != "FINISHED":
+        log.info("pre-training in %s", place)
+        named = {**choices, "objective": "pretraining"}
+        run(pretraining(cfg), place, overrides, sweep, named, test=False)
+    return place
 
 
 def read(cfg: DictConfig) -> Interactions:
@@ -201,8 +243,14 @@ def read(cfg: DictConfig) -> Interactions:
 
 def key(cfg: DictConfig, interactions: Interactions) -> str:
     """What determines the result, as a hash: configuration, data, version of negrec."""
+    known = interactions.attributes
     return identity.digest(
-        [identity.part_of_the_result(cfg), interactions.hash, negrec.__version__]
+        [
+            identity.part_of_the_result(cfg),
+            interactions.hash,
+            negrec.__version__,
+            *([] if known is None else [known.hash]),
+        ]
     )
 
 
@@ -223,12 +271,17 @@ def build(cfg: DictConfig) -> Parts:
     info = sequences.facts(split.info)
     torch.manual_seed(seeding.stream_seed(cfg.seed, "model"))
     model: SequenceModel = instantiate(cfg.model)(info)
+    refuse(model, sequences.targets)
     # A stream of its own: what a sampler or an objective draws does not move the model's start.
     torch.manual_seed(seeding.stream_seed(cfg.seed, "objective"))
     objective: Objective = instantiate(cfg.objective)(info, sequences)
+    try:  # refuses a model that it cannot train; training binds it anew
+        objective.bind(model)
+    except ValueError as error:
+        raise InputError(str(error)) from error
     evaluator = instantiate(cfg.evaluation, seen=_seen(cfg.evaluation.seen, interactions))
     validate = evaluator(split.valid, split.info)
-    if cfg.trainer.metric not in validate.names:
+    if cfg.trainer.metric is not None and cfg.trainer.metric not in validate.names:
         raise InputError(
             f"trainer.metric={cfg.trainer.metric} is not a validation metric: choose one of "
             f"{', '.join(validate.names)}"
@@ -243,6 +296,83 @@ def build(cfg: DictConfig) -> Parts:
         validate,
         evaluator(split.test, split.info, lists=True),
     )
+
+
+def warm_start(parts: Parts, source: str, runs_dir: Path) -> None:
+    """Gives the model the weights that another run of the same data and split kept.
+
+    Args:
+        parts: of the run that begins.
+        source: the other run's id, or its folder.
+        runs_dir: where runs are found by their id.
+
+    Raises:
+        InputError: there is no such run, or its weights are not this model's.
+    """
+    folder = Path(source)
+    if not (folder / "run.json").exists():
+        try:
+            folder = find_run(source, runs_dir)
+        except InputError as error:
+            raise InputError(f"init_from={str(error).removeprefix('run=')}") from error
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    for name, what, here in (
+        ("data_hash", "data", parts.interactions.hash),
+        ("split_hash", "split", parts.split.hash),
+    ):
+        if record[name] != here:
+            raise InputError(
+                f"init_from={source} was trained on another {what} ({name} {record[name]}, here "
+                f"{here}): its items are others, or it has learnt from what is held out here; "
+                "start from a run with the same dataset and split"
+            )
+    try:
+        best = load(Checkpoints(folder / "checkpoint").best)
+    except DamagedError as error:
+        raise InputError(
+            f"init_from={source}: its best checkpoint cannot be read ({error})"
+        ) from error
+    theirs, mine = best.part("model"), parts.model.state_dict()
+    differs = [
+        *(f"{name} is only there" for name in theirs if name not in mine),
+        *(f"{name} is only here" for name in mine if name not in theirs),
+        *(
+            f"{name} is {tuple(theirs[name].shape)} there and {tuple(own.shape)} here"
+            for name, own in mine.items()
+            if name in theirs and theirs[name].shape != own.shape
+        ),
+    ]
+    if differs:
+        more = f", and {len(differs) - 3} more" if len(differs) > 3 else ""
+        raise InputError(
+            f"init_from={source} has another model: {'; '.join(differs[:3])}{more}: choose the "
+            "same model, with the same settings and max_length"
+        )
+    parts.model.load_state_dict(theirs)
+    log.info("the model starts from the weights of run %s in %s", record["run_id"], folder)
+
+
+def refuse(model: SequenceModel, targets: Targets) -> None:
+    """Refuses targets that a model cannot be asked for.
+
+    Raises:
+        InputError: naming both, the reason and what to do.
+    """
+    model_name, name = type(model).__name__, type(targets).__name__
+    if targets.hides and model.causal:
+        reason = (
+            "they are hidden items, and the model asks for the item after the last one: use "
+            "targets=next_item"
+        )
+    elif not targets.hides and not model.causal:
+        reason = (
+            "they stand in the sequence, and the model reads all of it: use targets=masked_item"
+        )
+    elif model.reads and not targets.hides and targets.ahead == 0:
+        reason = "they stand at the state's own item, which the model reads: use targets=next_item"
+    else:
+        return
+    raise InputError(f"targets {name} do not go with model {model_name}: {reason}")
 
 
 def observer_of(cfg: DictConfig, parts: Parts, folder: Path) -> Observer:
@@ -296,9 +426,10 @@ def describe(parts: Parts) -> None:
 
 
 def _name(parts: Parts, choices: Mapping[str, str]) -> str:
-    """Data set, model, and where something is trained sampler and loss as chosen, for people."""
+    """Data set, model, and where something is trained how, as chosen, for people."""
     trained = any(True for _ in parts.model.parameters())
-    groups = ["model", *_NAMED] if trained else ["model"]
+    how = _NAMED if isinstance(parts.objective, Ranking) else ("objective",)
+    groups = ["model", *how] if trained else ["model"]
     names = [choices[group] for group in groups if choices.get(group, "none") != "none"]
     return "-".join([parts.interactions.name, *names])
 
@@ -317,12 +448,14 @@ def _record(
     be what it was.
     """
     config = identity.part_of_the_result(cfg)
+    known = parts.interactions.attributes
     record: dict[str, object] = {
         "run_id": secrets.token_hex(4),
         "overrides": list(overrides),
         "config": config,
         "config_hash": identity.digest(config),
         "data_hash": parts.interactions.hash,
+        "attributes_hash": None if known is None else known.hash,
         "split_hash": parts.split.hash,
         "key": key(cfg, parts.interactions),
         "version": negrec.__version__,
@@ -352,10 +485,10 @@ def _record(
             f"run={before['run_id']} cannot go on with another {', '.join(sorted(changed))}: only "
             f"{', '.join(_MAY_CHANGE)} may change; start a new run for the rest"
         )
-    for name in ("data_hash", "split_hash"):
-        if before[name] != record[name]:
+    for name in ("data_hash", "split_hash", "attributes_hash"):
+        if before.get(name) != record[name]:
             raise InputError(
-                f"run={before['run_id']} was trained on other data ({name} {before[name]}, now "
+                f"run={before['run_id']} was trained on other data ({name} {before.get(name)}, now "
                 f"{record[name]}): bring back that data, or start a new run"
             )
     if before["version"] != record["version"]:
@@ -394,7 +527,8 @@ def git_commit() -> str | None:
 
 
 def _tags(record: Mapping[str, object], trainer: Trainer, folder: Path) -> dict[str, str]:
-    names = ["run_id", "config_hash", "data_hash", "split_hash", "key", "version"]
+    names = ["run_id", "config_hash", "data_hash", "attributes_hash", "split_hash", "key"]
+    names += ["version"]
     names += ["git_commit", "sweep", "trials"]
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
     chosen = record["choices"]

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from negrec.types import Negatives, Queries
+from negrec.types import Batch, Negatives, Queries, slices
 
 Similarity = Literal["dot", "cosine"]
 
@@ -43,6 +43,9 @@ class ItemScorer(nn.Module):
     .. math:: s(h, i) = (h \cdot e_i + b_i) / \tau \quad \text{or} \quad
        s(h, i) = (\cos(h, e_i) + b_i) / \tau
 
+    With ``offset`` a query brings a number o of its own, and a score is (... + b_i + o) / tau: the
+    part that a model's score has in common for all items, which some losses (BCE) depend on.
+
     A model hands its states to ``query`` before anybody else sees them. From there on a score is
     a plain dot product, whatever the settings: ``query(states) @ matrix.T``.
 
@@ -53,7 +56,10 @@ class ItemScorer(nn.Module):
         similarity: "dot" or "cosine".
         bias: each item has a bias, 0 at the start.
         temperature: tau, positive; a cosine wants about 0.05 to 0.2.
+        offset: queries have offsets; a matter of the model's, not of the configuration.
     """
+
+    offset = False
 
     def __init__(
         self,
@@ -63,6 +69,7 @@ class ItemScorer(nn.Module):
         similarity: Similarity = "dot",
         bias: bool = False,
         temperature: float = 1.0,
+        offset: bool = False,
     ) -> None:
         super().__init__()
         if similarity not in ("dot", "cosine"):
@@ -73,6 +80,7 @@ class ItemScorer(nn.Module):
         self.temperature = temperature
         self.weight = nn.Parameter(torch.empty(n_items, dim))
         self.bias = nn.Parameter(torch.zeros(n_items, 1)) if bias else None
+        self.offset = offset
         nn.init.normal_(self.weight, std=std)
 
     @property
@@ -82,11 +90,14 @@ class ItemScorer(nn.Module):
     @property
     def width(self) -> int:
         """Numbers of a query, columns of ``matrix``."""
-        return self.weight.shape[1] + (self.bias is not None)
+        return self.weight.shape[1] + (self.bias is not None) + self.offset
 
     @property
     def matrix(self) -> Tensor:
-        """The item side of every score, (V, D): item i is row i - 1. With a bias D + 1 wide."""
+        """The item side of every score, (V, D): item i is row i - 1.
+
+        A bias makes it one wider, and an offset too.
+        """
         return self._item_side(self.weight, self.bias)
 
     def fixed(self) -> FixedScorer:
@@ -103,19 +114,30 @@ class ItemScorer(nn.Module):
         return self._item_side(_look_up(items, self.weight), bias)
 
     @full_precision
-    def query(self, states: Tensor) -> Tensor:
-        """The query side of every score: what a model's states (..., D) become."""
+    def query(self, states: Tensor, offset: Tensor | None = None) -> Tensor:
+        """The query side of every score: what a model's states (..., D) become.
+
+        Args:
+            states: (..., D).
+            offset: of each state, (...), for a scorer with offsets; 0 by default.
+        """
         if self.similarity == "cosine":
             states = F.normalize(states, dim=-1)
-        if self.bias is None:
-            return states
-        return torch.cat([states, states.new_ones(*states.shape[:-1], 1)], -1)
+        parts = [states]
+        if self.bias is not None:
+            parts.append(states.new_ones(*states.shape[:-1], 1))
+        if self.offset:
+            own = states.new_zeros(states.shape[:-1]) if offset is None else offset.to(states)
+            parts.append(own[..., None])
+        return torch.cat(parts, -1) if len(parts) > 1 else states
 
     def _item_side(self, vectors: Tensor, bias: Tensor | None) -> Tensor:
         if self.similarity == "cosine":
             vectors = F.normalize(vectors, dim=-1)
         if bias is not None:
             vectors = torch.cat([vectors, bias], -1)
+        if self.offset:
+            vectors = F.pad(vectors, (0, 1), value=1.0)
         return vectors if self.temperature == 1 else vectors / self.temperature
 
     @full_precision
@@ -235,6 +257,110 @@ class FixedScorer(ItemScorer):
         """What no score of a query exceeds in size, (N,), by Cauchy-Schwarz."""
         bound: Tensor = hidden.norm(dim=1) * self.matrix.norm(dim=1).amax()
         return bound
+
+
+class HistoryScorer(FixedScorer):
+    r"""Scores items by how they relate to each item of a history; no vectors are behind it.
+
+    .. math:: s(h, j) = b_j + \sum_l w_l A_{h_l j}
+
+    where h_l is the l-th newest of the distinct items of the history h. A hidden state is the
+    history itself, see ``histories``; for one of zeros, nobody's, the score is b.
+
+    Args:
+        base: b, scores of a user without history, (V,).
+        relation: A by its entries: ids i and j and the value A_ij, (M,) each, no pair twice.
+        by_place: w, from the newest item on, (L,); a history's older items are not read.
+    """
+
+    column: Tensor
+    value: Tensor
+    bounds: Tensor
+    by_place: Tensor
+
+    def __init__(
+        self, base: Tensor, relation: tuple[Tensor, Tensor, Tensor], by_place: Tensor
+    ) -> None:
+        n_items = len(base)
+        if n_items > 1 << 24:
+            raise ValueError(
+                f"this model's states are item ids in float32, exact up to 2^24: {n_items} items "
+                "are too many"
+            )
+        super().__init__(base[:, None])
+        given, item, value = relation
+        given, order = given.sort(stable=True)
+        # Compressed rows: those of item i lie from bounds[i] to bounds[i + 1]; row 0 is empty.
+        bounds = torch.searchsorted(given, torch.arange(n_items + 2))
+        self.register_buffer("bounds", bounds)
+        self.register_buffer("column", item[order] - 1)
+        self.register_buffer("value", value[order])
+        self.register_buffer("by_place", by_place)
+
+    @property
+    def width(self) -> int:
+        return len(self.by_place)
+
+    @property
+    def matrix(self) -> Tensor:
+        raise TypeError("these scores are no dot products: there is no matrix of item vectors")
+
+    def vectors(self, items: Tensor) -> Tensor:
+        raise TypeError("these scores are no dot products: there are no item vectors")
+
+    def histories(self, batch: Batch, token: Tensor) -> Tensor:
+        """The states of some tokens: the items up to them, newest first, (n, L).
+
+        0 stands behind the oldest, and in the place of an item that occurs again later.
+
+        Args:
+            batch: the sequences.
+            token: indices into its tokens, (n,).
+        """
+        back = torch.arange(self.width, device=token.device)
+        start = batch.offsets[batch.sequence[token]]
+        at = token[:, None] - back
+        items = batch.items[at.clamp(min=0)].masked_fill(at < start[:, None], 0)
+        # In a stable order by item the newest of equal ones comes first.
+        value, order = items.sort(dim=1, stable=True)
+        again = torch.zeros_like(value, dtype=torch.bool)
+        again[:, 1:] = value[:, 1:] == value[:, :-1]
+        repeated = torch.zeros_like(again).scatter_(1, order, again)
+        return self.query(items.masked_fill(repeated, 0))
+
+    @full_precision
+    def target(self, hidden: Tensor, target: Tensor) -> Tensor:
+        scores: Tensor = self(hidden, target[:, None])
+        return scores[:, 0]
+
+    @full_precision
+    def every(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
+        scores = hidden.new_empty(len(hidden), self.n_items) if out is None else out
+        scores.copy_(self.weight.T)
+        items = hidden.long().flatten()  # (n L,)
+        start, end = self.bounds[items], self.bounds[items + 1]
+        related, values = slices(self.column, start, end), slices(self.value, start, end).values
+        row, place = related.row // self.width, related.row % self.width
+        cell = row * self.n_items + related.values
+        scores.view(-1).index_add_(0, cell, values * self.by_place[place])
+        return scores
+
+    @full_precision
+    def forward(self, hidden: Tensor, items: Tensor, row: Tensor | None = None) -> Tensor:
+        items = items.expand(len(hidden), -1) if row is None else items[row]
+        # By way of the catalogue, so that an item's score is the same to the bit wherever it is
+        # asked for.
+        parts = [
+            self.every(hidden[chunk]).gather(1, items[chunk] - 1)
+            for chunk in chunks(len(hidden), chunk_rows(self.n_items))
+        ]
+        return torch.cat(parts) if parts else self.weight.new_empty(items.shape)
+
+    def largest(self, hidden: Tensor) -> Tensor:
+        """What no score of a query exceeds in size, (N,)."""
+        value = torch.cat([self.value, self.value.new_zeros(1)]).abs().amax()
+        bound: Tensor = self.weight.abs().amax() + value * self.by_place.abs().sum()
+        return bound.expand(len(hidden))
 
 
 def chunk_rows(width: int) -> int:

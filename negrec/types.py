@@ -66,7 +66,8 @@ class DatasetInfo:
         train: the users' training items in order, untruncated (n_users rows).
         attributes: attribute ids of each item (V rows), where the data set has them.
         trained_users: whether a user has a training window, (n_users,), bool; None: all have.
-        target_counts: how often each item is a target of the training windows, (V,), int64.
+        target_counts: how often each item is a target in an epoch of the training windows, the
+            expectation where targets are drawn, (V,), float64.
         token_base: the training tokens are numbered 0..n_tokens - 1, and token ``position`` of a
             user's history is number ``token_base[user] + position``, (n_users,), int64.
         n_tokens: tokens of the training windows, each counted once.
@@ -325,8 +326,9 @@ class Exclusion:
     def _build(self, exclude: Exclude) -> tuple[Tensor, int]:
         batch = self._batch
         if exclude == "window":
-            items = torch.cat([batch.items, batch.target])
-            sequence = torch.cat([batch.sequence, batch.sequence[batch.query]])
+            told = batch.items != HIDDEN
+            items = torch.cat([batch.items[told], batch.target])
+            sequence = torch.cat([batch.sequence[told], batch.sequence[batch.query]])
         else:
             if batch.seen is None:
                 raise ValueError("exclude=history needs batches that carry the users' items (seen)")

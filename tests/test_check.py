@@ -11,8 +11,10 @@ import torch
 from torch.nn import functional as F
 
 from negrec.losses.base import ScoreLoss
+from negrec.models.base import SequenceModel
 from negrec.samplers.base import Proposal
-from negrec.types import Negatives
+from negrec.scoring import ItemScorer
+from negrec.types import Queries
 
 
 class Broken(Proposal):
@@ -52,6 +54,28 @@ class Sound(ScoreLoss):
     def per_query(self, scores):
         apart = F.softplus(scores.negative - scores.positive[:, None])
         return apart.masked_fill(~scores.valid, 0).sum(1)
+
+
+class Averages(SequenceModel):
+    """The mean of all items of the batch's sequence, later ones too."""
+
+    def __init__(self, info, dim, unused=False):
+        super().__init__()
+        self.scorer = ItemScorer(info.n_items, dim)
+        if unused:
+            self.unused = torch.nn.Linear(dim, dim)
+
+    def states(self, batch):
+        sums = torch.zeros(batch.n_sequences, self.scorer.width, dtype=self.scorer.weight.dtype)
+        sums = sums.to(batch.items.device)
+        sums = sums.index_add(0, batch.sequence, self.scorer.embed(batch.items))
+        return self.scorer.query(sums / batch.offsets.diff()[:, None])
+
+    def forward(self, batch):
+        return Queries.of(batch, self.states(batch)[batch.sequence])
+
+    def represent(self, batch):
+        return self.states(batch)
 
 
 def function():
@@ -136,6 +160,26 @@ def test_a_sound_loss(check: Checked):
     assert len(check.marked("holds")) == 10
 
 
+def test_a_model_of_ours(check: Checked):
+    assert check("negrec.models.sasrec.SASRec", "dim=8", "blocks=1") == 0
+    assert "SASRec(dim=8, blocks=1), a model, trained on NextItem" in check.out
+    assert "all 14 contracts hold" in check.out
+
+
+def test_a_model_of_ours_that_is_trained_in_its_own_way(check: Checked):
+    words = ["dim=8", "blocks=1", "targets=masked_item", "objective=ranking"]
+    assert check("negrec.models.bert4rec.BERT4Rec", *words) == 0
+    assert "a model, trained on MaskedItem" in " ".join(check.out.split())
+    assert "causal = False: a state may look at the whole" in " ".join(check.out.split())
+
+
+def test_a_broken_model(check: Checked):
+    assert check("mine.Averages", "dim=4") == 1
+    assert check.marked("BROKEN") == {"later items change no earlier state, or causal is False"}
+    assert check("mine.Averages", "dim=4", "unused=true") == 1
+    assert "no gradient ever reaches unused.weight, unused.bias" in " ".join(check.out.split())
+
+
 def test_an_error_tells_where_it_was(check: Checked):
     assert check("mine.Fails", "k=2") == 1
     line = SOURCE.splitlines().index("        return generator.nothing") + 1
@@ -151,9 +195,9 @@ def test_a_policy_that_is_named_is_the_only_one(check: Checked):
     ("words", "says"),
     [
         (["mine.Borken"], "has no Borken: there is Broken"),
-        (["mine.Nothing"], "there is Broken, Global, Fails, Unmasked, Sound"),
+        (["mine.Nothing"], "there is Broken, Global, Fails, Unmasked, Sound, Averages"),
         (["nowhere.Sampler"], "there is no module nowhere"),
-        (["mine.function"], "function is neither a sampler nor a loss: derive it from"),
+        (["mine.function"], "function is no model, sampler or loss: derive it from"),
         (["Broken"], "Broken names no module: write it as mypackage.Broken"),
         (["mine.Broken"], "Broken(): Proposal.__init__() missing 1 required positional argument"),
         (["mine.Broken", "k=0"], "Broken(k=0): k must be at least 1, got 0"),
@@ -163,6 +207,8 @@ def test_a_policy_that_is_named_is_the_only_one(check: Checked):
         (["mine.Broken", "k=1,2"], "k=1,2 is no argument of a constructor"),
         (["mine.Broken", "k"], "'k' is not KEY=VALUE"),
         (["k=1"], "name the class first"),
+        (["mine.Averages", "dim=4", "targets=next"], "targets"),
+        (["mine.Averages"], "missing 1 required positional argument: 'dim'"),
         (["mine.Broken", "--fast"], "check has no --fast"),
         (["negrec.samplers.base.Proposal", "k=1"], "Can't instantiate abstract class Proposal"),
     ],

@@ -161,7 +161,7 @@ def test_a_run_gets_its_configuration_folder_and_overrides(negrec_: Commands):
     assert job.cfg["sampler"]["alpha"] == 0.5
     assert job.overrides == ["sampler=genni", "alpha=0.5", "seed=3"]
     assert job.folder.parent.parent == Path.cwd() / "multirun"
-    assert "_synthetic-genni-bce-s3_" in job.folder.name
+    assert "_synthetic-sasrec-genni-bce-s3_" in job.folder.name
     assert not set(job.folder.name) & set('<>:"/\\|?*')
     assert (job.folder / "train.log").exists()
 

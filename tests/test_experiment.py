@@ -260,3 +260,20 @@ def test_more_epochs_are_suggested_when_the_best_is_the_last(tmp_path, caplog):
     made = run(tmp_path / "run", "trainer.max_epochs=1")
     train.show(made, config(tmp_path)[0])
     assert f"negrec train run={made.run_id} trainer.max_epochs=2" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["targets=every_item"], "EveryItem do not go with model SASRec.*targets=next_item"),
+        (["targets=masked_item"], "MaskedItem do not go with model SASRec.*targets=next_item"),
+        (
+            ["model=bert4rec", "targets=next_item"],
+            "NextItem do not go with model BERT4Rec.*targets=masked_item",
+        ),
+    ],
+)
+def test_targets_that_a_model_cannot_be_asked_for_are_refused(tmp_path, overrides, message):
+    cfg, _ = config(tmp_path, *overrides)
+    with pytest.raises(InputError, match=message):
+        experiment.build(cfg)

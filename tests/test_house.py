@@ -17,7 +17,8 @@ from negrec.commandline.configuration import conf_dir
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("samplers", "losses", "models", "objectives", "data/splits")
-SHARED = ("__init__", "auxiliary", "base", "layers", "transformer")  # what parts of a room share
+# What parts of a room share.
+SHARED = ("__init__", "auxiliary", "base", "contrast", "layers", "transformer")
 TOP_LEVEL = {
     *("pyproject.toml", "conf", "negrec", "tests", "multirun", "Makefile", "README.md"),
     *("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt"),

@@ -127,7 +127,7 @@ def test_a_sampler_from_a_users_package_trains(installed: Installed):
     short = ["trainer.max_epochs=2", "tracking=none"]
     done = installed("train", "sampler=every", "n=3", *short)
     assert done.returncode == 0, done.stdout + done.stderr
-    (record,) = installed.folder.glob("multirun/*/*_synthetic-every-bce-s0_*/run.json")
+    (record,) = installed.folder.glob("multirun/*/*_synthetic-sasrec-every-bce-s0_*/run.json")
     assert json.loads(record.read_text())["status"] == "FINISHED"
     cfg = OmegaConf.load(record.with_name("config.yaml"))
     assert cfg.sampler._target_ == "mypackage.samplers.Every"

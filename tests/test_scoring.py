@@ -2,7 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from negrec.scoring import ItemScorer, Scratch, draw_rows, exponentials
+from negrec.scoring import HistoryScorer, ItemScorer, Scratch, draw_rows, exponentials
+from negrec.types import Batch
 from tests import toy
 
 
@@ -46,6 +47,27 @@ def test_every_way_to_score_is_a_dot_product_with_the_matrix(similarity, tempera
     torch.testing.assert_close(scorer(hidden, items), expected.gather(1, items - 1))
     target = scorer.target(hidden, items[:, 0])
     torch.testing.assert_close(target, expected.gather(1, items[:, :1] - 1)[:, 0])
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("temperature", [1.0, 0.1])
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_an_offset_is_added_to_all_scores_of_a_query(similarity, temperature, bias):
+    torch.manual_seed(0)
+    plain = ItemScorer(20, 4, 1.0, similarity, bias, temperature)
+    scorer = ItemScorer(20, 4, 1.0, similarity, bias, temperature, offset=True)
+    scorer.load_state_dict(plain.state_dict())
+    states, offset = torch.randn(6, 4), torch.randn(6)
+    without = plain.every(plain.query(states))
+    hidden = scorer.query(states, offset)
+    assert hidden.shape[1] == scorer.width == scorer.matrix.shape[1] == 5 + bias
+    expected = without + offset[:, None] / temperature
+    torch.testing.assert_close(scorer.every(hidden), expected)
+    torch.testing.assert_close(scorer.fixed().every(hidden), expected)
+    assert scorer.fixed().width == scorer.width
+    items = torch.tensor([[3, 5], [1, 1], [20, 2], [4, 4], [7, 8], [9, 6]])
+    torch.testing.assert_close(scorer(hidden, items), expected.gather(1, items - 1))
+    torch.testing.assert_close(scorer.every(scorer.query(states)), without)  # 0 by default
 
 
 def test_a_part_of_the_queries_is_scored_like_the_whole():
@@ -126,3 +148,63 @@ def test_draw_rows_reaches_the_first_and_the_last_column_and_nothing_of_weight_z
     weight[0, 10:120] = 0
     drawn = draw_rows(weight, 20_000, torch.Generator().manual_seed(0))
     assert set(drawn[0].tolist()) == {*range(10), *range(120, 128)}
+
+
+def histories_scorer():
+    # A_12 = 3, A_13 = 1, A_41 = 5; the newest item counts twice.
+    relation = torch.tensor([4, 1, 1]), torch.tensor([1, 3, 2]), torch.tensor([5.0, 1.0, 3.0])
+    base = torch.tensor([0.5, 0.25, 0.0, 0.0])
+    return HistoryScorer(base, relation, torch.tensor([2.0, 1.0]))
+
+
+def test_items_are_scored_by_their_relations_to_a_history():
+    scorer = histories_scorer()
+    hidden = torch.tensor([[0.0, 0.0], [1.0, 4.0], [4.0, 1.0], [2.0, 0.0]])
+    expected = torch.tensor(
+        [
+            [0.5, 0.25, 0, 0],  # nobody's history
+            [0.5 + 5, 0.25 + 2 * 3, 2 * 1, 0],
+            [0.5 + 2 * 5, 0.25 + 3, 1, 0],
+            [0.5, 0.25, 0, 0],  # item 2 is related to nothing
+        ]
+    )
+    assert torch.equal(scorer.every(hidden), expected)
+    assert torch.equal(scorer.every(hidden, torch.full((4, 4), torch.nan)), expected)
+    items = torch.tensor([[3, 1], [1, 1], [2, 4], [4, 2]])
+    assert torch.equal(scorer(hidden, items), expected.gather(1, items - 1))
+    assert torch.equal(scorer(hidden, items[:1]), expected[:, [2, 0]])
+    row = torch.tensor([0, 2, 2, 3])
+    assert torch.equal(scorer(hidden, items, row), expected.gather(1, items[row] - 1))
+    assert torch.equal(
+        scorer.target(hidden, items[:, 0]), expected.gather(1, items[:, :1] - 1)[:, 0]
+    )
+    assert (scorer.largest(hidden) >= expected.amax(1)).all()
+    assert scorer.fixed() is scorer
+    assert (scorer.n_items, scorer.width) == (4, 2)
+
+
+def test_a_chunk_of_histories_is_scored_like_all(monkeypatch):
+    scorer, items = histories_scorer(), torch.arange(1, 5)[None]
+    hidden = torch.randint(0, 5, (50, 2), generator=torch.Generator().manual_seed(0)).float()
+    monkeypatch.setattr("negrec.scoring._CELLS", 1)  # chunks of 16
+    assert torch.equal(scorer(hidden, items), scorer.every(hidden))
+    assert scorer(hidden[:0], items).shape == (0, 4)
+
+
+def test_a_history_is_its_distinct_items_newest_first():
+    relation = torch.ones(0).long(), torch.ones(0).long(), torch.ones(0)
+    scorer = HistoryScorer(torch.ones(9), relation, torch.ones(3))
+    batch = Batch.of([[7, 8, 7, 7, 5, 1], [9, 2]])
+    states = scorer.histories(batch, torch.tensor([0, 1, 2, 3, 4, 5]))
+    assert states.tolist() == [
+        *([7, 0, 0], [8, 7, 0], [7, 8, 0], [7, 0, 8], [5, 7, 0]),
+        [9, 0, 0],  # nothing of the sequence before
+    ]
+    assert scorer.every(states).eq(1).all()
+
+
+def test_scores_of_histories_are_no_dot_products():
+    with pytest.raises(TypeError, match="no dot products"):
+        _ = histories_scorer().matrix
+    with pytest.raises(TypeError, match="no dot products"):
+        histories_scorer().vectors(torch.ones(1).long())

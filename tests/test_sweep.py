@@ -89,7 +89,7 @@ def test_jobs_have_folders_that_say_what_they_are(sweep):
     code, said = sweep("sampler=uniform,genni", "seed=0,1", "sweep.probe=0")
     assert code == 0
     names = [re.sub(r"_[0-9a-f]{8}$", "", folder.name) for folder in folders()]
-    assert names == [f"synthetic-{s}-bce-s{n}" for s in ("genni", "uniform") for n in (0, 1)]
+    assert names == [f"synthetic-sasrec-{s}-bce-s{n}" for s in ("genni", "uniform") for n in (0, 1)]
     (root,) = Path("multirun").iterdir()
     assert root.name.startswith("synthetic_sampler-seed_")
     assert f"negrec report sweep={root.name}" in said

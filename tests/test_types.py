@@ -58,6 +58,29 @@ def test_exclusion_by_policy():
     assert excluded["history"] == [{1, 2, 3, 4, 5}, {1, 2, 3, 4, 5}, {7, 8}]
 
 
+def test_a_window_holds_what_is_hidden_in_it():
+    # Of [1, 2, 3] the 2 is hidden, of [4, 5] the 4: 0 is no item, and rules none out.
+    batch = Batch(
+        user=torch.arange(2),
+        items=torch.tensor([1, 0, 3, 0, 5]),
+        position=torch.tensor([0, 1, 2, 0, 1]),
+        offsets=torch.tensor([0, 3, 5]),
+        query=torch.tensor([1, 3]),
+        target=torch.tensor([2, 4]),
+    )
+    queries = toy.queries(batch)
+    query, item = queries.excluded.pairs("window")
+    assert sorted(zip(query.tolist(), item.tolist(), strict=True)) == [
+        *((0, 1), (0, 2), (0, 3)),
+        *((1, 4), (1, 5)),
+    ]
+    every = torch.arange(1, 7)[None]
+    expected = [[False, False, False, True, True, True], [True, True, True, False, False, True]]
+    for exhaustive in (False, True):
+        negatives = Negatives(every, exclude="window", exhaustive=exhaustive)
+        assert negatives.valid(queries).tolist() == expected
+
+
 def test_excluded_pairs_say_the_same_as_the_look_up():
     queries = toy.queries(toy.batch(toy.random_histories(30, 40, 12), max_length=5))
     items = torch.arange(1, 41).expand(len(queries.target), -1)

@@ -1,4 +1,4 @@
-"""``negrec check``: whether a sampler or a loss keeps what every sampler or loss promises."""
+"""``negrec check``: whether a model, a sampler or a loss keeps what every one of them promises."""
 
 from __future__ import annotations
 
@@ -8,32 +8,43 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from negrec.commandline import configuration, explain
 from negrec.commandline.explain import one_line
 from negrec.commandline.typed import parsed
 from negrec.errors import InputError
 
 if TYPE_CHECKING:
+    from negrec.contracts import models
     from negrec.contracts.base import Verdict
     from negrec.losses.base import Loss
+    from negrec.models.base import SequenceModel
     from negrec.samplers.base import Sampler
     from negrec.types import Exclude
+
+    Part = type[SequenceModel] | type[Sampler] | type[Loss]
+
+_TRAINING = ("targets", "objective")  # of a model: options of `negrec train`
 
 USAGE = """\
 usage: negrec check CLASS [KEY=VALUE ...]
 
-Builds a sampler or a loss on toy data and says which contracts it keeps: what training relies
-on, and no error would tell. The class may be one of yours, found from this folder.
+Builds a model, a sampler or a loss on toy data and says which contracts it keeps: what training
+relies on, and no error would tell. The class may be one of yours, found from this folder.
 
   negrec check mypackage.MySampler k=5 exclude=window
   negrec check mypackage.losses.MyLoss
+  negrec check mypackage.MyModel dim=16
+  negrec check mypackage.MyModel dim=16 targets=masked_item objective=mine
   negrec check negrec.samplers.uniform.Uniform k=5
 
-KEY=VALUE are arguments of its constructor, written as for `negrec train`; a sampler is given the
-facts of the toy data (DatasetInfo) first. A sampler that takes `exclude` is tried with every
-policy, unless you name one.
+KEY=VALUE are arguments of its constructor, written as for `negrec train`; a model or a sampler is
+given the facts of the toy data (DatasetInfo) first. A sampler that takes `exclude` is tried with
+every policy, unless you name one. A model is trained on the next item by ranking it above random
+ones, unless `targets=` and `objective=` name others, options as for `negrec train`.
 
 The exit code is 0 where all contracts hold, 1 where one is broken, 2 for bad input.
 """
@@ -75,14 +86,17 @@ def values(words: Sequence[str]) -> dict[str, Any]:
     return found
 
 
-def located(name: str) -> type[Sampler] | type[Loss]:
+def located(name: str) -> Part:
     """The class of a dotted name, of an installed package or one in this folder.
 
     Raises:
-        InputError: there is no such class, or it is neither a sampler nor a loss.
+        InputError: there is no such class, or it is none of a model, a sampler and a loss.
     """
     from negrec.losses.base import Loss
+    from negrec.models.base import SequenceModel
     from negrec.samplers.base import Sampler
+
+    parts = SequenceModel | Sampler | Loss
 
     module_name, _, class_name = name.rpartition(".")
     if not module_name:
@@ -92,18 +106,17 @@ def located(name: str) -> type[Sampler] | type[Loss]:
     classes = [
         key
         for key, value in vars(module).items()
-        if inspect.isclass(value)
-        and issubclass(value, Sampler | Loss)
-        and value.__module__ == module_name
+        if inspect.isclass(value) and issubclass(value, parts) and value.__module__ == module_name
     ]
     if found is None:
         near = difflib.get_close_matches(class_name, classes, n=1) or classes
-        there = f"there is {', '.join(near)}" if near else "it has no sampler and no loss"
+        there = f"there is {', '.join(near)}" if near else "it has no model, sampler or loss"
         raise InputError(f"{module_name} has no {class_name}: {there}")
-    if not inspect.isclass(found) or not issubclass(found, Sampler | Loss):
+    if not inspect.isclass(found) or not issubclass(found, parts):
         raise InputError(
-            f"{name} is neither a sampler nor a loss: derive it from "
-            "negrec.samplers.base.Sampler or negrec.losses.base.Loss"
+            f"{name} is no model, sampler or loss: derive it from "
+            "negrec.models.base.SequenceModel, negrec.samplers.base.Sampler or "
+            "negrec.losses.base.Loss"
         )
     return found
 
@@ -127,9 +140,7 @@ def imported(name: str) -> Any:
         ) from error
 
 
-def examined(
-    kind: type[Sampler] | type[Loss], arguments: Mapping[str, Any]
-) -> tuple[str, Iterator[Verdict]]:
+def examined(kind: Part, arguments: Mapping[str, Any]) -> tuple[str, Iterator[Verdict]]:
     """What is looked at, and what becomes of each contract, one after the other.
 
     Raises:
@@ -137,14 +148,19 @@ def examined(
     """
     import torch
 
-    from negrec.contracts import losses, samplers
+    from negrec.contracts import losses, models, samplers
     from negrec.contracts.base import verdicts
     from negrec.contracts.toy import world
+    from negrec.models.base import SequenceModel
     from negrec.samplers.base import Sampler
 
     torch.set_num_threads(1)  # toys: threads would only wait for each other
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     called = f"{kind.__name__}({given})"
+    if issubclass(kind, SequenceModel):
+        model = model_of(kind, arguments)
+        built(lambda: model.make(model.place().info), called)
+        return f"{called}, a model, {model}", verdicts(models.CONTRACTS, model)
     if not issubclass(kind, Sampler):
         built(lambda: kind(**arguments), called)
         make: losses.Make = partial(kind, **arguments)
@@ -162,6 +178,35 @@ def examined(
     subject = samplers.Subject(making(), excluding if free else None)
     title = f"{called}, a sampler, in a catalogue of {info.n_items} items"
     return title, verdicts(samplers.CONTRACTS, subject)
+
+
+def model_of(kind: type[SequenceModel], arguments: Mapping[str, Any]) -> models.Subject:
+    """The model as it is trained: with the targets and the objective that are named.
+
+    Raises:
+        InputError: there are no such targets, or no such objective.
+    """
+    from negrec.contracts.models import Subject
+
+    own = {key: value for key, value in arguments.items() if key not in _TRAINING}
+    named = [f"{key}={arguments[key]}" for key in _TRAINING if key in arguments]
+    subject = Subject(lambda info: kind(info, **own))
+    if not named:
+        return subject
+    from hydra import compose
+    from hydra.utils import instantiate
+
+    with explain.explained(), configuration.opened():
+        try:
+            cfg = compose(configuration.CONFIG_NAME, ["sampler=uniform", "k=8", *named])
+        except Exception as error:
+            raise explain.NotComposedError(named, error) from error
+    return replace(
+        subject,
+        targets=instantiate(cfg.targets),
+        objective=instantiate(cfg.objective),
+        window=cfg.window,
+    )
 
 
 def built(make: Callable[[], object], called: str) -> None:

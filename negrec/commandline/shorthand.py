@@ -21,7 +21,7 @@ def expand(typed: Typed) -> Typed:
     Raises:
         InputError: a short form that cannot be meant.
     """
-    typed = experiment(table(typed))
+    typed = start(experiment(table(typed)))
     refuse_repeats(typed.words)
     refuse_secrets(typed)
     if typed.value("run") is not None:
@@ -91,6 +91,17 @@ def experiment(typed: Typed) -> Typed:
     return typed
 
 
+def start(typed: Typed) -> Typed:
+    """``init_from=ID``, quoted: an id such as 12e45678 is no number."""
+    words = (
+        re.sub(r"\b[0-9a-f]{8}\b", lambda found: quoted(found[0]), word)
+        if re.fullmatch(r"init_from=[0-9a-f]{8}(,[0-9a-f]{8})*", word)
+        else word
+        for word in typed.words
+    )
+    return Typed(typed.flags, tuple(words))
+
+
 def with_split(typed: Typed) -> Typed:
     """A person's own table is split by time where it has times, and says how it was read."""
     from negrec.data.columns import sniff
@@ -136,6 +147,8 @@ def resumed(typed: Typed) -> Typed:
     new = tuple(word for word in typed.words if not word.startswith("run="))
     retyped = {name(override) for override in parsed(new)}
     folder = find_run(run_id, runs_dir(typed, new))
+    if (folder.parent / "run.json").exists():  # a pre-training goes on with the run it is for
+        folder = folder.parent
     saved = _saved_overrides(folder)
     kept = [o for o in parsed(saved) if name(o) not in retyped]
     with configuration.opened(typed.flag("--config-path")) as loader:

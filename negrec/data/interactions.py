@@ -11,6 +11,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from negrec.data.attributes import Attributes
 from negrec.data.truth import Truth
 
 Ints = NDArray[np.int64]
@@ -67,6 +68,7 @@ class Interactions:
             lies and whatever its format.
         cleaning: what became of the table's rows.
         truth: the distribution that the data were drawn from, where it is known.
+        attributes: of the items, where they are known; they have a hash of their own.
     """
 
     name: str
@@ -78,6 +80,7 @@ class Interactions:
     hash: str
     cleaning: Cleaning
     truth: Truth | None = None
+    attributes: Attributes | None = None
 
     @property
     def n_users(self) -> int:

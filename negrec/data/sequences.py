@@ -9,7 +9,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from negrec import seeding
 from negrec.data.targets import Targets
 from negrec.errors import InputError
 from negrec.types import DatasetInfo, Jagged, slices
@@ -76,13 +75,14 @@ class Sequences:
         stop = stop.scatter_reduce(0, self.user, position + self.end - self.start, "amax")
         tokens = (stop - first).clamp(min=0)
         windows = slices(self.train.values, self.start, self.end)
-        _, _, target = self.targets(windows, seeding.generator(0, "target counts"))
+        # Expected, where targets are drawn: their density is that over all epochs.
+        chance = self.targets.chance(windows)
         trained = torch.zeros(n_users, dtype=torch.bool)
         trained[self.user] = True
         return replace(
             info,
             trained_users=trained,
-            target_counts=torch.bincount(target - 1, minlength=info.n_items),
+            target_counts=torch.bincount(windows.values - 1, chance, info.n_items),
             token_base=tokens.cumsum(0) - tokens - first,
             n_tokens=int(tokens.sum()),
         )

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from negrec.data import attributes as attributes_
 from negrec.data import cache
 from negrec.data.cleaning import Duplicates, Rules, clean
 from negrec.data.columns import Columns, find
@@ -49,6 +50,7 @@ def load(
     min_rating: float | None = None,
     duplicates: Duplicates = "keep",
     min_interactions: int | None = None,
+    attributes: str | None = None,
 ) -> Interactions:
     """The interactions of a Parquet or CSV file, prepared once and cached.
 
@@ -62,6 +64,8 @@ def load(
         min_rating: see ``Rules``.
         duplicates: see ``Rules``.
         min_interactions: see ``Rules``.
+        attributes: table of the items' attributes, see ``attributes.read``; it lies where ``path``
+            does, and a named data set is good without it until something needs it.
 
     Raises:
         InputError: a missing or damaged file, columns or values that cannot be used.
@@ -81,6 +85,12 @@ def load(
         lambda: clean(name, file, table, found, rules),
     )
     prepared = replace(prepared, name=name)
+    if attributes is not None:
+        beside = Path(attributes) if source is None else Path(data_dir) / attributes
+        if source is None or beside.exists():
+            # Not from the cache, which would have to find out whether they changed.
+            known = attributes_.read(beside, found, prepared.item_ids)
+            prepared = replace(prepared, attributes=known)
     if source is None:
         return prepared
     read = prepared.cleaning.read

@@ -207,7 +207,7 @@ class Diagnostics(Observer):
         self._add("popularity_percentile", (self.percentile[items - 1] * valid).sum(), total)
         if self.taken is None:
             return
-        position = queries.position + self.scene.sequences.targets.extra
+        position = queries.position + self.scene.sequences.targets.ahead
         last = self.taken.last_position(queries.user[:, None], items)
         false = (valid & (last >= position[:, None])).sum()
         expected = torch.zeros((), device=valid.device)
@@ -247,7 +247,7 @@ class Diagnostics(Observer):
         truth.to(queries.target.device)
         train = self.scene.sequences.train.to(items.device)
         start = train.offsets[queries.user]
-        target = start + queries.position + self.scene.sequences.targets.extra
+        target = start + queries.position + self.scene.sequences.targets.ahead
         past = slices(train.values, start, target)
         was = torch.zeros(len(items), len(truth.matrix), dtype=torch.bool, device=items.device)
         was[past.row, past.values - 1] = True

@@ -15,11 +15,13 @@ class SequenceModel(nn.Module, ABC):
     Attributes:
         scorer: how its states are scored against items.
         causal: the state of a token depends on it and what precedes it in its sequence, only.
+        reads: its states depend on the history, and not on the user alone.
         hides: it reads items that are not told, id 0 (``HIDDEN``).
     """
 
     scorer: ItemScorer
     causal: ClassVar[bool] = True
+    reads: ClassVar[bool] = True
     hides: bool = False
 
     @abstractmethod

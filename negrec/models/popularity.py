@@ -20,6 +20,8 @@ class Popularity(SequenceModel):
         info: facts of the training split.
     """
 
+    reads = False
+
     def __init__(self, info: DatasetInfo) -> None:
         super().__init__()
         # float32, as every device has it: exact up to 2^24 interactions of an item.

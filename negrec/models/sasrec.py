@@ -22,7 +22,7 @@ class SASRec(SequenceModel):
     Kang & McAuley, 2018 (arXiv:1808.09781, section III). Positions are counted from the end of
     the sequence, which is the paper's left-padded window without its padding.
 
-    Three layouts of the block, where f is the feed-forward net and A the attention:
+    Four layouts of the block, where f is the feed-forward net and A the attention:
 
     * ``prenorm`` (default): x + A(norm(x)), then x + f(norm(x)), GELU, 4 D, a last norm.
     * ``sasrec``, as the authors' code: q = norm(x); x = q + A(q; keys and values from x); y =
@@ -30,6 +30,10 @@ class SASRec(SequenceModel):
       not multiply the embeddings by sqrt(D).
     * ``s3rec`` (Zhou et al., 2020, arXiv:2008.07873, code): norm(x + A(x)), then norm(x + f(x)),
       GELU, 4 D, the first norm on the embeddings.
+    * ``ligr``, gated: x + sigmoid(x G + g) A(norm(x)), then x + sigmoid(x G' + g') f(norm(x)),
+      f(y) = (SiLU(y U) * y V) W, 4 D, no biases in f and no last norm. With sampled softmax this
+      is eSASRec (2025, arXiv:2508.06450, and RecTools' LiGRLayers, from which the equations
+      are; the block is LinkedIn's, arXiv:2502.03417). f drops out its product as well.
 
     Args:
         info: facts of the training split.
@@ -37,7 +41,7 @@ class SASRec(SequenceModel):
         blocks: number of blocks.
         heads: attention heads, divides ``dim``.
         dropout: probability, in [0, 1), on embeddings, attention weights and block outputs.
-        layout: which of the three.
+        layout: which of the four.
         feed_forward: inner width of f in multiples of D; the layout's own by default.
         hides: the model has a vector for items that are not told (id 0), for objectives that hide
             some.

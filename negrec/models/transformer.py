@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from negrec.models.layers import Dropout, RowAttention
 from negrec.packing import Rows
 
-Layout = Literal["prenorm", "sasrec", "s3rec"]
+Layout = Literal["prenorm", "sasrec", "s3rec", "ligr"]
 Init = Literal["normal", "xavier"]
 
 
@@ -108,7 +108,7 @@ class Encoder(nn.Module):
 
 
 class Block(nn.Module):
-    """What the three layouts share: attention, feed-forward net, two norms, dropout."""
+    """What the layouts share: attention, feed-forward net, two norms, dropout."""
 
     feed_forward = 4
     norm_first = False  # a norm on the embeddings
@@ -176,8 +176,32 @@ class Original(Block):
         return out
 
 
+class LiGR(Block):
+    """x + sigmoid(G x) * A(norm(x)), then x + sigmoid(G' x) * f(norm(x)), f SwiGLU."""
+
+    norm_last = False
+
+    def __init__(self, dim: int, heads: int, width: int, dropout: float) -> None:
+        super().__init__(dim, heads, width, dropout)
+        self.up = nn.Linear(dim, 2 * width, bias=False)  # both sides of the product
+        self.down = nn.Linear(width, dim, bias=False)
+        self.gate1 = nn.Linear(dim, dim)
+        self.gate2 = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        x = x + self.gate1(x).sigmoid() * self.attend(self.norm1(x), rows)
+        out: Tensor = x + self.gate2(x).sigmoid() * self.feed(self.norm2(x))
+        return out
+
+    def feed(self, x: Tensor) -> Tensor:
+        swish, linear = self.up(x).chunk(2, 1)
+        fed: Tensor = self.dropout(self.down(self.dropout(F.silu(swish) * linear)))
+        return fed
+
+
 BLOCKS: dict[Layout, type[Block]] = {
     "prenorm": PreNorm,
     "sasrec": Original,
     "s3rec": PostNorm,
+    "ligr": LiGR,
 }

@@ -118,6 +118,11 @@ class Checkpoints:
     def best(self) -> Path:
         return self.folder / "best.safetensors"
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is something to go on from."""
+        return any(path.exists() for path in self._newest)
+
     def save_last(self, checkpoint: Checkpoint) -> None:
         """Keeps the one before, should this one turn out damaged."""
         fresh = self.folder / "fresh.safetensors"
@@ -126,11 +131,14 @@ class Checkpoints:
             self.last.replace(self.previous)
         fresh.replace(self.last)
 
+    @property
+    def _newest(self) -> list[Path]:
+        # Between the two renames of `save_last` only `previous` and `fresh` exist.
+        return [self.last, self.folder / "fresh.safetensors", self.previous]
+
     def load_last(self) -> Checkpoint | None:
         """The newest checkpoint that is whole; None before the first."""
-        # Between the two renames of `save_last` only `previous` and `fresh` exist.
-        newest = [self.last, self.folder / "fresh.safetensors", self.previous]
-        existing = [path for path in newest if path.exists()]
+        existing = [path for path in self._newest if path.exists()]
         for path in existing:
             try:
                 return load(path)

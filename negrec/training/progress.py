@@ -24,10 +24,12 @@ class TrainingProgress:
         show: True, False, or "auto" for a bar when the error stream is a terminal.
         epochs: of the whole training, at the most.
         steps: of an epoch.
-        metric: name of the validation metric that is shown.
+        metric: name of the validation metric that is shown, where there is one.
     """
 
-    def __init__(self, show: bool | Literal["auto"], epochs: int, steps: int, metric: str) -> None:
+    def __init__(
+        self, show: bool | Literal["auto"], epochs: int, steps: int, metric: str | None
+    ) -> None:
         self._bar = sys.stderr.isatty() if show == "auto" else show
         self._epochs, self._steps, self._metric = epochs, steps, metric
         self._text = "loss ..."
@@ -74,4 +76,5 @@ class TrainingProgress:
         shown = "" if value is None else f", valid/{self._metric} {value:.4f}"
         self._text = f"loss {loss:.4f}{shown}, {seconds:.1f} s/epoch"
         level = logging.DEBUG if self._progress is not None else logging.INFO
-        log.log(level, "epoch %d: %s%s", epoch + 1, self._text, " (best)" if best else "")
+        mark = " (best)" if best and value is not None else ""
+        log.log(level, "epoch %d: %s%s", epoch + 1, self._text, mark)

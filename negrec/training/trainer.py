@@ -80,8 +80,8 @@ class Fit:
     Attributes:
         epochs: trained.
         best_epoch: whose weights the model now has, from 0; -1 where nothing was trained.
-        best_value: its validation metric.
-        converged: whether epochs after the best one were seen.
+        best_value: its validation metric; NaN where nothing was validated.
+        converged: whether epochs after the best one were seen, or none is better than another.
         seconds: of training and validation.
         seconds_to_best: of these until the best epoch was reached.
     """
@@ -105,7 +105,8 @@ class Trainer:
         osf: epochs whose batches are kept and replayed from then on, see ``Loader``; None: none.
         evaluate_every: epochs from one validation to the next; the last epoch is validated too.
         patience: validations without a better ``metric`` that end the training; None: never.
-        metric: name of the validation metric, higher being better.
+        metric: name of the validation metric, higher being better; None: nothing is validated, all
+            epochs are trained and the last one is kept.
         optimizer: makes the optimiser from parameters.
         schedule: of the learning rate after the warm-up: constant, linear or cosine.
         warmup_steps: over which the learning rate rises from 0.
@@ -129,7 +130,7 @@ class Trainer:
         osf: int | None = None,
         evaluate_every: int = 1,
         patience: int | None = None,
-        metric: str = "ndcg_10",
+        metric: str | None = "ndcg_10",
         schedule: str = "constant",
         warmup_steps: int = 0,
         clip_norm: float | None = None,
@@ -200,6 +201,8 @@ class Trainer:
             InterruptedRunError: Ctrl-C or SIGTERM came; the state is saved.
         """
         torch.set_num_threads(self.threads)
+        # Whatever came before: a run that was cut off has the heads that a whole one has.
+        torch.manual_seed(seeding.stream_seed(self.seed, "bind"))
         objective.bind(model)
         model.to(self.device)
         objective.to(self.device)
@@ -209,6 +212,8 @@ class Trainer:
         if not parameters:
             model.eval()
             objective.eval()
+            if self.metric is None:
+                return Fit(0, -1, math.nan, True, 0.0, 0.0)
             with torch.no_grad():
                 found = validate(objective.evaluated(model))
             log_metrics({f"valid/{name}": value for name, value in found.items()}, 0)
@@ -264,11 +269,12 @@ class _Run:
             if interruption.signal is not None:  # it came during the last validation
                 raise InterruptedRunError(interruption.signal)
         converged = self.stopping.exhausted or at.best_epoch < at.epoch - 1 or at.epoch == 0
+        best_value = at.best_value
+        if trainer.metric is None:
+            converged, best_value = True, math.nan
         if at.best_epoch >= 0:
             self.load_weights(self.best())
-        return Fit(
-            at.epoch, at.best_epoch, at.best_value, converged, at.seconds, at.seconds_to_best
-        )
+        return Fit(at.epoch, at.best_epoch, best_value, converged, at.seconds, at.seconds_to_best)
 
     def train_epoch(self, interruption: Interruption, progress: TrainingProgress) -> None:
         trainer, at = self.trainer, self.at
@@ -327,7 +333,7 @@ class _Run:
     def step(self, step: Step, batch: Any) -> Outcome:
         """One optimisation step."""
         trainer, model, objective = self.trainer, self.model, self.objective
-        # Dropout is the one part that draws from torch's global stream. A replayed batch keeps its
+        # Dropout, and views of a batch, draw from torch's global stream. A replayed batch keeps its
         # negatives, not its dropout.
         torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", step.epoch, step.index))
         self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *step.batch_key))
@@ -393,9 +399,12 @@ class _Run:
         self.save_last()
         progress.epoch(epoch, metrics["train/loss"], value, better, seconds)
 
-    def evaluate(self, metrics: dict[str, float]) -> tuple[float, bool]:
-        """Validates into ``metrics``; the deciding value and whether it is the best."""
+    def evaluate(self, metrics: dict[str, float]) -> tuple[float | None, bool]:
+        """Validates into ``metrics``; the deciding value and whether the epoch is to be kept."""
         at, name = self.at, self.trainer.metric
+        if name is None:
+            at.best_epoch = at.epoch
+            return None, True
         self.model.eval()
         self.objective.eval()
         with torch.no_grad():

@@ -8,13 +8,16 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from negrec.contracts import losses, samplers
+from negrec.contracts import losses, models, samplers
 from negrec.losses.base import Loss, ScoreLoss, score
 from negrec.losses.bce import BCE
+from negrec.models.base import SequenceModel
+from negrec.models.layers import ItemInput, UserVectors
 from negrec.samplers.base import Proposal, Sampler
 from negrec.samplers.popularity import Popularity
 from negrec.samplers.uniform import Uniform
-from negrec.types import Judgement, Negatives
+from negrec.scoring import ItemScorer
+from negrec.types import Judgement, Negatives, Queries
 
 
 class ReturnsPadding(Uniform):
@@ -340,8 +343,242 @@ def test_a_broken_loss(make, promise):
     assert verdict.advice
 
 
+# ---- models
+
+
+class Mean(SequenceModel):
+    """A sound one: the mean of the items up to each token, with positions, users and dropout."""
+
+    hides = True
+
+    def __init__(self, info):
+        super().__init__()
+        self.scorer = ItemScorer(info.n_items, 4)
+        self.input = ItemInput(info.n_items, 4, 0.02, hides=True)
+        self.positions = torch.nn.Embedding(info.max_length, 4)
+        self.users = UserVectors(info, 4, 0.02)
+        self.dropout = torch.nn.Dropout(0.1)
+
+    def embed(self, batch):
+        return self.input(batch.items, self.scorer) + self.positions(self.place(batch))
+
+    def place(self, batch):
+        return batch.from_end
+
+    def pool(self, x, batch):
+        """The sum of what stands before each token in its sequence, and of the token itself."""
+        total = x.cumsum(0)
+        first = batch.offsets[:-1][batch.sequence]
+        return total - (total[first] - x[first])
+
+    def states(self, batch):
+        count = torch.arange(len(batch.items)) - batch.offsets[:-1][batch.sequence] + 1
+        mean = self.pool(self.dropout(self.embed(batch)), batch) / count[:, None]
+        return self.scorer.query(mean + self.users(batch.user)[batch.sequence])
+
+    def forward(self, batch):
+        return Queries.of(batch, self.states(batch))
+
+    def represent(self, batch):
+        return self.states(batch)[batch.last]
+
+
+class OneStateTooFew(Mean):
+    def represent(self, batch):
+        return super().represent(batch)[1:]
+
+
+class StatesOfTokens(Mean):
+    """Hands out tokens where queries are asked for, one sequence after the other backwards."""
+
+    def forward(self, batch):
+        return replace(super().forward(batch), user=batch.user[batch.sequence].flip(0))
+
+
+class NoLastItem(Mean):
+    """Its table ends one item early."""
+
+    def __init__(self, info):
+        super().__init__(info)
+        self.own = torch.nn.Embedding(info.n_items, 4)
+
+    def embed(self, batch):
+        return super().embed(batch) + self.own(batch.items)
+
+
+class LooksAtItsTarget(Mean):
+    def forward(self, batch):
+        queries = super().forward(batch)
+        return replace(queries, hidden=queries.hidden + self.scorer.embed(batch.target))
+
+
+class LooksAtSeen(Mean):
+    def forward(self, batch):
+        queries = super().forward(batch)
+        return replace(queries, hidden=queries.hidden + len(batch.seen.values))
+
+
+class LooksAhead(Mean):
+    def pool(self, x, batch):
+        return super().pool(x, batch) + x.roll(-1, 0) * (batch.from_end > 0)[:, None]
+
+
+class ReadsHiddenAsItemOne(Mean):
+    def __init__(self, info):
+        super().__init__(info)
+        self.input = ItemInput(info.n_items, 4, 0.02)
+
+    def embed(self, batch):
+        return super().embed(replace(batch, items=batch.items.clamp(min=1)))
+
+
+class LooksAtItsNeighbours(Mean):
+    def pool(self, x, batch):
+        return x.cumsum(0)
+
+
+class NormalisesTheBatch(Mean):
+    def pool(self, x, batch):
+        return super().pool(x - x.mean(0), batch)
+
+
+class ForgetsTheNewest(Mean):
+    def represent(self, batch):
+        return self.states(batch)[(batch.last - 1).clamp(min=0)]
+
+
+class CountsFromTheStart(Mean):
+    def place(self, batch):
+        return batch.position.clamp(max=self.positions.num_embeddings - 1)
+
+
+class EverybodyIsKnown(Mean):
+    """-1 reads the last user's vector, and users without training have one."""
+
+    def __init__(self, info):
+        super().__init__(info)
+        self.users = torch.nn.Embedding(info.n_users, 4)
+
+    def states(self, batch):
+        return super().states(replace(batch, user=batch.user.remainder(24)))
+
+
+class UnknownIsTheFirst(Mean):
+    def states(self, batch):
+        known = self.users.known[batch.user]
+        return super().states(replace(batch, user=batch.user.masked_fill(~known, 0)))
+
+
+class RemembersInAnAttribute(Mean):
+    def __init__(self, info):
+        super().__init__(info)
+        self.noise = torch.randn(4)
+
+    def embed(self, batch):
+        return super().embed(batch) + self.noise
+
+
+class HoldsOnToItself(Mean):
+    def __init__(self, info):
+        super().__init__(info)
+        scorer = self.scorer
+        self.look_up = lambda items: scorer.embed(items)
+
+    def embed(self, batch):
+        return self.look_up(batch.items) + self.positions(batch.from_end)
+
+
+class SinglePrecision(Mean):
+    def states(self, batch):
+        return super().states(batch).float()
+
+
+class StaysOnTheCPU(Mean):
+    def __init__(self, info):
+        super().__init__(info)
+        self.info = info
+
+
+class DropsInEvaluation(Mean):
+    def embed(self, batch):
+        return F.dropout(super().embed(batch), 0.1)
+
+
+class OwnRandomness(Mean):
+    def embed(self, batch):
+        return super().embed(batch) * (1 + random.random() * self.training)
+
+
+class WritesIntoTheBatch(Mean):
+    def embed(self, batch):
+        batch.position.add_(1)
+        return super().embed(batch)
+
+
+class LearnsNoPositions(Mean):
+    def embed(self, batch):
+        return self.input(batch.items, self.scorer) + self.positions(batch.from_end).detach()
+
+
+class BecomesNaN(Mean):
+    """The root of 0 has an infinite gradient, and 0 times infinity is none."""
+
+    def pool(self, x, batch):
+        pooled = super().pool(x, batch)
+        return pooled + 0 * (pooled - pooled).sqrt()
+
+
+STATES = "every query of a batch and every sequence gets a finite state"
+ODD = "histories that are short, full, repetitive or alone are read"
+UNSEEN = "no state looks at what it is asked for"
+ALONE = "other sequences of a batch, and their order, change nothing"
+UNKNOWN = "somebody unknown is served, and not as somebody else"
+DETERMINISTIC = "evaluation is deterministic, and training follows from torch's seed"
+TRAINED = "training reaches every parameter, and nothing becomes NaN"
+MODELS = [
+    (OneStateTooFew, STATES),
+    (StatesOfTokens, STATES),
+    (NoLastItem, ODD),
+    (LooksAtItsTarget, UNSEEN),
+    (LooksAtSeen, UNSEEN),
+    (LooksAhead, "later items change no earlier state, or causal is False"),
+    (ReadsHiddenAsItemOne, "an item that is not told is read as such, or hides is False"),
+    (LooksAtItsNeighbours, ALONE),
+    (NormalisesTheBatch, ALONE),
+    (ForgetsTheNewest, "represent is the state of the last query"),
+    (CountsFromTheStart, "the newest items decide: older ones than max_length change nothing"),
+    (EverybodyIsKnown, UNKNOWN),
+    (UnknownIsTheFirst, UNKNOWN),
+    (RemembersInAnAttribute, "a state_dict round trip gives the same model, to the bit"),
+    (HoldsOnToItself, "a deep copy is the same model, and one of its own"),
+    (SinglePrecision, "in float64 it gives the same"),
+    (StaysOnTheCPU, "its tensors move with .to(device)"),
+    (DropsInEvaluation, DETERMINISTIC),
+    (OwnRandomness, DETERMINISTIC),
+    (WritesIntoTheBatch, DETERMINISTIC),
+    (LearnsNoPositions, TRAINED),
+    (BecomesNaN, TRAINED),
+]
+
+
+@pytest.mark.parametrize(("make", "promise"), MODELS)
+def test_a_broken_model(make, promise):
+    (contract,) = [c for c in models.CONTRACTS if c.name == promise]
+    verdict = contract.verdict(models.Subject(make))
+    assert verdict.holds is False
+    assert verdict.reason
+    assert verdict.advice
+    fails = make is NoLastItem  # an error of its own; in all others it is the contract that sees
+    assert verdict.failed == fails
+
+
+def test_a_good_model_of_a_user():
+    verdicts = [contract.verdict(models.Subject(Mean)) for contract in models.CONTRACTS]
+    assert [verdict for verdict in verdicts if not verdict.holds] == []
+
+
 def test_every_contract_can_be_broken():
-    promises = {promise for *_, promise in (*SAMPLERS, *LOSSES)}
-    every = {c.name for c in (*samplers.CONTRACTS, *losses.CONTRACTS)}
+    promises = {promise for *_, promise in (*SAMPLERS, *LOSSES, *MODELS)}
+    every = {c.name for c in (*samplers.CONTRACTS, *losses.CONTRACTS, *models.CONTRACTS)}
     # What `select` does with what a sampler gave is checked by tests/test_types.py.
     assert every - promises == {"candidates of some queries are those of all, selected"}

@@ -1,7 +1,7 @@
 import pytest
 
 from negrec.data.sequences import Sequences
-from negrec.data.targets import NextItem
+from negrec.data.targets import MaskedItem, NextItem
 from negrec.errors import InputError
 from tests import toy
 
@@ -51,6 +51,23 @@ def test_facts_of_the_windows(window, targets, numbers):
     assert found == numbers
     assert info.n_tokens == max(numbers.values()) + 1
     assert toy.info(9).counts.equal(info.counts)
+
+
+@pytest.mark.parametrize("window", ["last", "all"])
+def test_masked_targets_are_counted_as_they_are_expected(window):
+    # Windows of up to 4 items with max(1, round(0.3 n)) = 1 hidden, a fifth with the last alone:
+    # 0.8 / n each, and 0.2 more for the last. "all" also has [2, 3, 4, 5] and [1, 2].
+    sequences = Sequences(toy.jagged(TRAIN), 3, MaskedItem(0.3, last=0.2), window)
+    items = [[5, 6, 7, 8], [3, 2, 3]] + ([[2, 3, 4, 5], [1, 2]] if window == "all" else [])
+    expected = [0.0] * 10
+    for of_window in items:
+        for item in of_window:
+            expected[item] += 0.8 / len(of_window)
+        expected[of_window[-1]] += 0.2
+    info = sequences.facts(toy.info(9))
+    assert info.target_counts.tolist() == pytest.approx(expected[1:])
+    assert info.target_counts.sum().item() == pytest.approx(len(items))  # one target in each
+    assert info.n_tokens == (11 if window == "all" else 7)
 
 
 def test_nothing_to_learn_from_is_an_error():

@@ -1,6 +1,7 @@
 import json
 import logging
 import types
+from dataclasses import replace
 from math import log
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from negrec import experiment
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.data.splits.leave_one_out import LeaveOneOut
-from negrec.data.targets import NextItem
+from negrec.data.targets import MaskedItem, NextItem
 from negrec.errors import InputError
 from negrec.evaluation.diagnostics import (
     Diagnostics,
@@ -29,7 +30,7 @@ from negrec.losses.bce import BCE
 from negrec.samplers.uniform import Uniform
 from negrec.scoring import FixedScorer
 from negrec.training.checkpoint import Checkpoints
-from negrec.types import Feedback, Negatives, Queries, Step
+from negrec.types import HIDDEN, Batch, Feedback, Negatives, Queries, Step
 from tests import toy
 from tests.data import made
 
@@ -88,6 +89,32 @@ def test_hand_computed():
     # No density, no truth, not asked for.
     left_out = ("effective_sample_size", "true_lift", "gradient_bias")
     assert not {f"diag/{name}" for name in left_out} & set(metrics)
+
+
+def test_a_hidden_item_is_its_own_target():
+    # User 1 takes 1 to 6, trained on 1 to 4, of which 2 is hidden: later come 3, 4, 5 and 6.
+    look = replace(scene(), sequences=Sequences(scene().sequences.train, 10, MaskedItem()))
+    batch = Batch(
+        user=torch.tensor([0]),
+        items=torch.tensor([1, HIDDEN, 3, 4]),
+        position=torch.arange(4),
+        offsets=torch.tensor([0, 4]),
+        query=torch.tensor([1]),
+        target=torch.tensor([2]),
+    )
+    queries = Queries.of(batch, torch.ones(4, 1))
+    model = types.SimpleNamespace(scorer=FixedScorer(9 - torch.arange(1.0, 9.0)[:, None]))
+
+    def rates(exclude):
+        negatives = Negatives(torch.tensor([[1, 3, 5, 7]]), exclude=exclude)
+        feedback = Feedback(queries, negatives, None, torch.zeros(1))
+        metrics = found(Diagnostics(look), model, feedback)
+        return [metrics[f"diag/false_negative{x}"] for x in ("_rate", "s_expected")]
+
+    # Of four negatives 3 and 5 are taken later; uniform: 4 of the 7 items but 2.
+    assert rates("target") == pytest.approx([2 / 4, 4 * 4 / 7])
+    # Without the window's 1 to 4 there are 5 and 7; uniform: 5 and 6 of four items.
+    assert rates("window") == pytest.approx([1 / 2, 2 * 2 / 4])
 
 
 def test_an_epoch_starts_anew():

@@ -12,7 +12,7 @@ from negrec.models.sasrec import SASRec
 from negrec.types import HIDDEN
 from tests import toy
 
-LAYOUTS = ["prenorm", "sasrec", "s3rec"]
+LAYOUTS = ["prenorm", "sasrec", "s3rec", "ligr"]
 D, V, L = 8, 20, 40
 
 
@@ -53,6 +53,13 @@ def padded_states(model, layout, items, valid, causal=True):
             y = block.norm1(x)
             x = x + block.out(attention(block, y, y))
             x = x + block.down(F.gelu(block.up(block.norm2(x))))
+        elif layout == "ligr":
+            y = block.norm1(x)
+            x = x + torch.sigmoid(block.gate1(x)) * block.out(attention(block, y, y))
+            y = block.norm2(x)
+            swish, linear = (y @ w.T for w in block.up.weight.chunk(2))
+            inner = swish * torch.sigmoid(swish) * linear
+            x = x + torch.sigmoid(block.gate2(x)) * (inner @ block.down.weight.T)
         elif layout == "s3rec":
             x = block.norm1(x + block.out(attention(block, x, x)))
             x = block.norm2(x + block.down(F.gelu(block.up(x))))
@@ -91,11 +98,13 @@ def test_packed_and_padded_computation_agree(layout, causal, histories):
 def test_number_of_parameters(layout):
     # items 20 * 8, positions 40 * 8; a block: qkv 8 * 24 + 24, out 8 * 8 + 8, norms 2 * 16,
     # feed-forward 8 * w + w + w * 8 + 8 with w = 32 (the sasrec layout: no out, w = 8); a norm
-    # after the blocks, or on the embeddings in s3rec.
+    # after the blocks, or on the embeddings in s3rec. In ligr f has 8 * 2w + w * 8 and no biases,
+    # two gates 8 * 8 + 8, and no norm stands outside the blocks.
     width = 8 if layout == "sasrec" else 32
     out = 0 if layout == "sasrec" else 72
-    block = 216 + out + 32 + 17 * width + 8
-    expected = 160 + 320 + 2 * block + 16
+    feed = 24 * width + 2 * 72 if layout == "ligr" else 17 * width + 8
+    block = 216 + out + 32 + feed
+    expected = 160 + 320 + 2 * block + (0 if layout == "ligr" else 16)
     assert sum(p.numel() for p in build(layout).parameters()) == expected
 
 
@@ -155,7 +164,10 @@ def test_variance_of_xavier_by_hand():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layout": "postnorm"}, "layout must be one of prenorm, sasrec, s3rec, got 'postnorm'"),
+        (
+            {"layout": "postnorm"},
+            "layout must be one of prenorm, sasrec, s3rec, ligr, got 'postnorm'",
+        ),
         ({"init": "he"}, "init must be normal or xavier, got 'he'"),
         ({"heads": 3}, "heads must divide dim, got heads=3 and dim=8"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),

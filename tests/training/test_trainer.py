@@ -14,7 +14,7 @@ from negrec.objectives.ranking import Ranking
 from negrec.samplers.genni import GenNi
 from negrec.samplers.in_batch import InBatch
 from negrec.samplers.uniform import Uniform
-from negrec.training.checkpoint import Checkpoints
+from negrec.training.checkpoint import Checkpoints, load
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.trainer import Trainer
 from tests import toy
@@ -469,3 +469,36 @@ def test_an_epoch_is_one_log_line_off_a_terminal(tmp_path, caplog):
 def test_bad_settings_are_refused(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
         Run(tmp_path, **settings)
+
+
+def test_without_a_metric_nothing_is_validated_and_the_last_epoch_is_kept(tmp_path):
+    run = Run(tmp_path, metric=None, patience=1)
+    fit = run.fit()
+    assert run.validated == []
+    assert (fit.epochs, fit.best_epoch, fit.converged) == (4, 3, True)
+    assert math.isnan(fit.best_value)
+    best = load(run.checkpoints.best)
+    assert same(best.part("model"), load(run.checkpoints.last).part("model"))
+    assert same(best.part("model"), run.model.state_dict())
+    watched = Run(tmp_path / "watched", values=[0, 1, 2, 3])
+    watched.fit()
+    assert same(watched.model.state_dict(), run.model.state_dict())
+
+
+class Heads(Ranking):
+    """Draws something when it is bound."""
+
+    def bind(self, model):
+        self.head = torch.nn.Linear(2, 2)
+
+
+def test_what_is_bound_does_not_depend_on_what_was_drawn_before(tmp_path):
+    heads = []
+    for name, seed, drawn in (("a", 0, 1), ("b", 0, 5), ("c", 1, 1)):
+        run = Run(tmp_path / name, seed=seed, max_epochs=0)
+        run.objective.__class__ = Heads
+        torch.rand(drawn)
+        run.fit()
+        heads.append(run.objective.head.weight)
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from negrec.data.attributes import Attributes
 from negrec.data.interactions import Interactions, Ints
 from negrec.data.timestamps import words
 from negrec.errors import InputError
@@ -234,7 +235,14 @@ def assemble(
         valid_from=None if periods is None else words(periods[0]),
         test_from=None if periods is None else words(periods[1]),
     )
-    info = DatasetInfo(data.n_users, len(items), max_length, torch.from_numpy(counts), train=learnt)
+    info = DatasetInfo(
+        data.n_users,
+        len(items),
+        max_length,
+        torch.from_numpy(counts),
+        train=learnt,
+        attributes=None if data.attributes is None else _attributes(data.attributes, ids, items),
+    )
     return Split(
         info,
         learnt,
@@ -244,6 +252,20 @@ def assemble(
         leak,
         _hash(data, items, info.counts, learnt, held_valid, held_test),
     )
+
+
+def _attributes(known: Attributes, ids: Ints, items: Ints) -> Jagged:
+    """The attributes of the catalogue's items, renumbered 0..A - 1 over those that occur there.
+
+    Args:
+        known: of all items of the data set.
+        ids: catalogue id of each of these items, 0 outside.
+        items: the item index of catalogue ids 1..V, ascending, (V,).
+    """
+    inside = ids[known.item] > 0
+    _, values = np.unique(known.attribute[inside], return_inverse=True)
+    offsets = np.searchsorted(ids[known.item[inside]], np.arange(1, len(items) + 2))
+    return Jagged(torch.from_numpy(values), torch.from_numpy(offsets))
 
 
 def _share(mask: NDArray[np.bool_]) -> float:
