@@ -36,11 +36,11 @@ from negrec.models.popularity import Popularity
 from negrec.objectives.base import Objective
 from negrec.objectives.ranking import Ranking
 from negrec.tracking.base import Tracker
-from negrec.tracking.runs import find_run
-from negrec.training.checkpoint import Checkpoints, DamagedError, load
+from negrec.training.checkpoint import Checkpoints
 from negrec.training.cost import Peak, lifetime_peak_mb
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.trainer import Fit, Trainer
+from negrec.training.warm_start import warm_start
 
 log = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def _run(
     if cfg.pretraining is not None and not begun:
         build(pretraining(cfg))
     elif cfg.init_from is not None and not begun:
-        warm_start(parts, str(cfg.init_from), Path(cfg.paths.runs_dir))
+        _start_from(str(cfg.init_from), cfg, parts)
     observer = observer_of(cfg, parts, folder)
     record = _record(cfg, parts, folder, overrides, sweep, choices)
     describe(parts)
@@ -181,7 +181,7 @@ def _run(
             tracker.artifact(folder / name)
         if cfg.pretraining is not None and not begun:
             before = _pretrained(cfg, folder, overrides, sweep, choices)
-            warm_start(parts, str(before), Path(cfg.paths.runs_dir))
+            _start_from(str(before), cfg, parts)
         fit = parts.trainer.fit(
             parts.model,
             parts.objective,
@@ -233,6 +233,11 @@ def _pretrained(
     return place
 
 
+def _start_from(source: str, cfg: DictConfig, parts: Parts) -> None:
+    hashes = {"data_hash": parts.interactions.hash, "split_hash": parts.split.hash}
+    warm_start(parts.model, source, Path(cfg.paths.runs_dir), hashes)
+
+
 def read(cfg: DictConfig) -> Interactions:
     """The data set of a configuration, from the cache where it was read before."""
     interactions: Interactions = instantiate(
@@ -266,6 +271,11 @@ def build(cfg: DictConfig) -> Parts:
     for name in ("seed", "max_length"):
         if not isinstance(cfg[name], int):
             raise InputError(f"{name} must be a whole number, got {name}={cfg[name]}")
+    if cfg.init_from is not None and cfg.pretraining is not None:
+        raise InputError(
+            f"init_from={cfg.init_from} and pretraining both say which weights the run starts "
+            "from: leave one out (pretraining=null)"
+        )
     interactions = read(cfg)
     split, sequences = prepare(cfg, interactions)
     info = sequences.facts(split.info)
@@ -296,60 +306,6 @@ def build(cfg: DictConfig) -> Parts:
         validate,
         evaluator(split.test, split.info, lists=True),
     )
-
-
-def warm_start(parts: Parts, source: str, runs_dir: Path) -> None:
-    """Gives the model the weights that another run of the same data and split kept.
-
-    Args:
-        parts: of the run that begins.
-        source: the other run's id, or its folder.
-        runs_dir: where runs are found by their id.
-
-    Raises:
-        InputError: there is no such run, or its weights are not this model's.
-    """
-    folder = Path(source)
-    if not (folder / "run.json").exists():
-        try:
-            folder = find_run(source, runs_dir)
-        except InputError as error:
-            raise InputError(f"init_from={str(error).removeprefix('run=')}") from error
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    for name, what, here in (
-        ("data_hash", "data", parts.interactions.hash),
-        ("split_hash", "split", parts.split.hash),
-    ):
-        if record[name] != here:
-            raise InputError(
-                f"init_from={source} was trained on another {what} ({name} {record[name]}, here "
-                f"{here}): its items are others, or it has learnt from what is held out here; "
-                "start from a run with the same dataset and split"
-            )
-    try:
-        best = load(Checkpoints(folder / "checkpoint").best)
-    except DamagedError as error:
-        raise InputError(
-            f"init_from={source}: its best checkpoint cannot be read ({error})"
-        ) from error
-    theirs, mine = best.part("model"), parts.model.state_dict()
-    differs = [
-        *(f"{name} is only there" for name in theirs if name not in mine),
-        *(f"{name} is only here" for name in mine if name not in theirs),
-        *(
-            f"{name} is {tuple(theirs[name].shape)} there and {tuple(own.shape)} here"
-            for name, own in mine.items()
-            if name in theirs and theirs[name].shape != own.shape
-        ),
-    ]
-    if differs:
-        more = f", and {len(differs) - 3} more" if len(differs) > 3 else ""
-        raise InputError(
-            f"init_from={source} has another model: {'; '.join(differs[:3])}{more}: choose the "
-            "same model, with the same settings and max_length"
-        )
-    parts.model.load_state_dict(theirs)
-    log.info("the model starts from the weights of run %s in %s", record["run_id"], folder)
 
 
 def refuse(model: SequenceModel, targets: Targets) -> None:
@@ -533,7 +489,7 @@ def _tags(record: Mapping[str, object], trainer: Trainer, folder: Path) -> dict[
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
     chosen = record["choices"]
     assert isinstance(chosen, dict)
-    groups = ("dataset", "split", "model", *_NAMED)
+    groups = ("dataset", "split", "model", "objective", *_NAMED)
     tags |= {f"negrec.{group}": chosen[group] for group in groups if group in chosen}
     return {**tags, "negrec.device": str(trainer.device), "negrec.folder": folder.name}
 

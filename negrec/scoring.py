@@ -106,12 +106,12 @@ class ItemScorer(nn.Module):
 
     def embed(self, items: Tensor) -> Tensor:
         """The rows of the table for items 1..V as they are, for a model's input, (..., D)."""
-        return _look_up(items, self.weight)
+        return look_up(self.weight, items - 1)
 
     def vectors(self, items: Tensor) -> Tensor:
         """The rows of ``matrix`` for items 1..V, (..., D)."""
-        bias = None if self.bias is None else _look_up(items, self.bias)
-        return self._item_side(_look_up(items, self.weight), bias)
+        bias = None if self.bias is None else look_up(self.bias, items - 1)
+        return self._item_side(look_up(self.weight, items - 1), bias)
 
     @full_precision
     def query(self, states: Tensor, offset: Tensor | None = None) -> Tensor:
@@ -130,6 +130,13 @@ class ItemScorer(nn.Module):
             own = states.new_zeros(states.shape[:-1]) if offset is None else offset.to(states)
             parts.append(own[..., None])
         return torch.cat(parts, -1) if len(parts) > 1 else states
+
+    def nobody(self, n: int) -> Tensor:
+        """The queries of n people of whom nothing is known, (n, width).
+
+        A state of zeros: biases rank the items, and without them all items tie.
+        """
+        return self.query(self.weight.new_zeros(n, self.weight.shape[1]))
 
     def _item_side(self, vectors: Tensor, bias: Tensor | None) -> Tensor:
         if self.similarity == "cosine":
@@ -232,10 +239,11 @@ def score_candidates(queries: Queries, negatives: Negatives, scorer: ItemScorer)
     return scores
 
 
-def _look_up(items: Tensor, table: Tensor) -> Tensor:
-    # A dense gradient is a fresh (V, D) tensor at every look-up. Where there is a tensor to
-    # add to, as the trainer keeps one, a sparse gradient goes right into it.
-    return F.embedding(items - 1, table, sparse=table.grad is not None)
+def look_up(table: Tensor, row: Tensor) -> Tensor:
+    """Rows of a large table, of which a step reads few, (..., D)."""
+    # A dense gradient is a fresh tensor of the table's size at every look-up. Where there is a
+    # tensor to add to, as the trainer keeps one, a sparse gradient goes right into it.
+    return F.embedding(row, table, sparse=table.grad is not None)
 
 
 class FixedScorer(ItemScorer):
@@ -264,8 +272,9 @@ class HistoryScorer(FixedScorer):
 
     .. math:: s(h, j) = b_j + \sum_l w_l A_{h_l j}
 
-    where h_l is the l-th newest of the distinct items of the history h. A hidden state is the
-    history itself, see ``histories``; for one of zeros, nobody's, the score is b.
+    where h_l is the item l back in the history h, counted from 0, and left out of the sum if it
+    occurs again later. A hidden state is the history itself, see ``histories``; for one of zeros,
+    nobody's, the score is b.
 
     Args:
         base: b, scores of a user without history, (V,).
@@ -300,6 +309,10 @@ class HistoryScorer(FixedScorer):
     @property
     def width(self) -> int:
         return len(self.by_place)
+
+    def nobody(self, n: int) -> Tensor:
+        """The histories of n people of whom nothing is known: b ranks the items, (n, L)."""
+        return self.weight.new_zeros(n, self.width)
 
     @property
     def matrix(self) -> Tensor:

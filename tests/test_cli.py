@@ -400,6 +400,12 @@ def test_a_part_that_refuses_its_run_time_facts(negrec_: Commands, part):
     assert line == "objective: k must be below the catalogue's 3 items, got 9"
 
 
+def test_a_part_that_names_itself_is_named_once(negrec_: Commands, part):
+    words = part(ValueError("objective duorec does not go with targets MaskedItem: why"))
+    line = negrec_.refusal("train", *words)
+    assert line == "objective duorec does not go with targets MaskedItem: why"
+
+
 @pytest.mark.parametrize("error", [TypeError("a slip in the part"), KeyError("another")])
 def test_a_bug_in_a_part_shows_where_it_is(negrec_: Commands, part, error: Exception):
     assert negrec_("train", *part(error)) == 1

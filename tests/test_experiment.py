@@ -180,14 +180,22 @@ def test_another_process_is_waited_for_when_asked(finished):
 
 
 @pytest.mark.parametrize("overrides", [["model=popularity"], ["trainer.max_epochs=0"]])
-def test_a_run_without_training_is_measured(tmp_path, overrides):
+def test_a_run_without_training_is_measured(tmp_path, capsys, overrides):
     made = run(tmp_path / "run", *overrides)
     assert made.fit.epochs == 0
+    train.show(made, config(tmp_path, *overrides)[0])
+    assert "nothing was trained\n" in capsys.readouterr().out
     assert read(made.folder / "run.json")["status"] == "FINISHED"
     if overrides == ["model=popularity"]:
         assert made.measured.test.metrics == pytest.approx(
             made.measured.popularity.metrics, nan_ok=True
         )
+
+
+def test_a_run_that_came_to_nothing_says_so(tmp_path, capsys):
+    made = run(tmp_path / "run", "model=popularity", "trainer.metric=null")
+    train.show(made, config(tmp_path, "model=popularity", "trainer.metric=null")[0])
+    assert "nothing was trained, and nothing was measured\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -219,6 +227,7 @@ def test_a_run_is_named_and_tagged_by_what_was_chosen(tmp_path):
     chosen = {
         "dataset": "synthetic",
         "model": "sasrec",
+        "objective": "ranking",
         "sampler": "inverse_popularity",
         "sampler/false_negatives": "none",
         "loss": "bce",
@@ -229,6 +238,7 @@ def test_a_run_is_named_and_tagged_by_what_was_chosen(tmp_path):
     tags = {k: v for e in events if e["kind"] == "tags" for k, v in e["values"].items()}
     assert tags["negrec.sampler"] == "inverse_popularity"
     assert tags["negrec.loss"] == "bce"
+    assert tags["negrec.objective"] == "ranking"
     assert not any("hydra" in tag for tag in tags)
     assert any("synthetic-sasrec-inverse_popularity-bce-s0" in str(event) for event in events)
 

@@ -18,6 +18,7 @@ from negrec.errors import InputError
 from negrec.reporting import runs
 from negrec.training.checkpoint import Checkpoints, load
 from negrec.training.interruption import InterruptedRunError
+from negrec.training.warm_start import warm_start
 from tests import toy
 
 SMALL = [
@@ -105,7 +106,8 @@ def test_a_run_starts_from_the_weights_of_another(world, pretrained, tmp_path, b
     cfg, _ = config(world, f"init_from={source}")
     parts = experiment.build(cfg)
     assert not same(parts.model.state_dict(), weights(pretrained.folder))
-    experiment.warm_start(parts, str(source), world)
+    hashes = {"data_hash": parts.interactions.hash, "split_hash": parts.split.hash}
+    warm_start(parts.model, str(source), world, hashes)
     assert same(parts.model.state_dict(), weights(pretrained.folder))
 
 
@@ -137,6 +139,22 @@ def test_what_cannot_be_started_from(world, pretrained, tmp_path, overrides, mes
     words = list({word.split("=")[0]: word for word in words}.values())  # the later wins
     with pytest.raises(InputError, match=message):
         run(world, tmp_path / "run", *words)
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_a_run_that_is_not_finished_is_no_start(world, pretrained, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(pretrained.folder, source)
+    (source / "run.json").write_text(json.dumps({**record(source), "status": "KILLED"}))
+    why = rf"source is not finished \(KILLED\): `negrec train run={pretrained.run_id}` goes on"
+    with pytest.raises(InputError, match=why):
+        run(world, tmp_path / "run", f"init_from={source}")
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_weights_come_from_one_place(world, pretrained, tmp_path):
+    with pytest.raises(InputError, match=r"init_from=\w+ and pretraining both say"):
+        run(world, tmp_path / "run", *BOTH, f"init_from='{pretrained.run_id}'")
     assert list((tmp_path / "run").iterdir()) == []
 
 

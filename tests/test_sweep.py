@@ -279,6 +279,27 @@ def test_two_people_who_type_the_same_share_the_work(tmp_path):
     assert not list(tmp_path.glob("multirun/mine/*/failure.json"))
 
 
+def test_the_first_training_of_the_process_is_in_no_forecast(sweep, monkeypatch):
+    from negrec.commandline import forecasting
+    from negrec.sweeping.forecast import Forecast
+
+    probed = []
+
+    def probe(cfg, steps, threads):
+        model = cfg.model._target_.rpartition(".")[2]
+        probed.append((model, steps))
+        return Forecast(0.0, 1.0, 1, disk=0.0 if model == "Popularity" else 1.0)
+
+    monkeypatch.setattr(forecasting, "probe", probe)
+    cli.main(["train", "-m", "model=popularity,mf,gru4rec", "tracking=none", "sweep.dry_run=true"])
+    # The ranker trains nothing: what training does once would be booked on MF.
+    assert probed == [
+        *(("Popularity", 1), ("Popularity", 30)),
+        *(("MF", 1), ("MF", 30)),
+        ("GRU4Rec", 30),
+    ]
+
+
 # ---- budgets
 
 

@@ -120,6 +120,8 @@ def inside_a_job(error: Exception) -> str | None:
     part, own_frames = _instantiation(error)
     # A sampler and a loss are built by the objective, and nobody types objective.sampler.
     where = f"{part.removeprefix('objective.')}: " if part else ""
+    if str(cause).startswith(f"{part} "):  # "objective duorec does not go with ..."
+        where = ""
     match cause:
         case InputError():
             return one_line(str(cause))

@@ -137,13 +137,15 @@ def _forecasts(sweep: Sweep, known: Mapping[str, Forecast], at_once: int) -> dic
     if not steps:
         return found
     threads = max(1, usable_cores() // at_once)
+    warm = False
     console = Console(stderr=True)
     with console.status("") as status, quiet():
         for number, cell in enumerate(waiting, 1):
             status.update(f"forecast {number}/{len(waiting)}: {cell.label}")
             try:
-                if number == 1:  # what the process does once is no cell's
-                    probe(cell.cfg, 1, threads)
+                if not warm:  # what the process does once is no cell's
+                    # A model without parameters keeps nothing, and the first training is to come.
+                    warm = probe(cell.cfg, 1, threads).disk > 0
                 found[cell.key] = probe(cell.cfg, steps, threads)
             except Exception as error:  # its jobs will fail the same way, and say so each
                 line = explain.inside_a_job(error) or f"{type(error).__name__}: {error}"

@@ -152,15 +152,17 @@ def show(result: RunResult, cfg: DictConfig) -> None:
         console.print(
             final_table(measured.test, measured.popularity, measured.oracle, cfg.evaluation.cutoffs)
         )
-    if fit.epochs:
-        if cfg.trainer.metric is None:
-            console.print(f"{fit.epochs} epochs, {fit.seconds:.0f} s; nothing was measured")
-            console.print(f"go on from its weights with init_from={result.run_id}")
-        else:
-            console.print(
-                f"best epoch {fit.best_epoch + 1} of {fit.epochs} "
-                f"(valid/{cfg.trainer.metric} {fit.best_value:.4f}), {fit.seconds:.0f} s"
-            )
+    if not fit.epochs:
+        what = "nothing was trained"
+        console.print(f"{what}, and nothing was measured" if measured is None else what)
+    elif cfg.trainer.metric is None:
+        console.print(f"{fit.epochs} epochs, {fit.seconds:.0f} s; nothing was measured")
+        console.print(f"go on from its weights with init_from={result.run_id}")
+    else:
+        console.print(
+            f"best epoch {fit.best_epoch + 1} of {fit.epochs} "
+            f"(valid/{cfg.trainer.metric} {fit.best_value:.4f}), {fit.seconds:.0f} s"
+        )
     if not fit.converged:
         log.warning(
             "the best epoch is the last: the model was still improving; go on with "

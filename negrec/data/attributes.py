@@ -53,11 +53,15 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> Attributes:
     Raises:
         InputError: a table that cannot be used, or no item of the data in it.
     """
-    table = scan(path)
+    try:
+        table = scan(path)
+    except InputError as error:
+        raise InputError(f"dataset.attributes: {error}") from error
     there = [name for name in table.collect_schema().names() if name != ROW]
-    item = next((name for name in (columns.item, *_ITEM) if name in there), None)
+    names = list(dict.fromkeys([columns.item, *_ITEM]))
+    item = next((name for name in names if name in there), None)
     if item is None or _ATTRIBUTE not in there:
-        wanted = _ATTRIBUTE if item is not None else f"one of {', '.join({columns.item, *_ITEM})}"
+        wanted = _ATTRIBUTE if item is not None else " or ".join(names)
         raise InputError(
             f"dataset.attributes: {path} has no column {wanted}: its columns are {', '.join(there)}"
         )
@@ -73,6 +77,8 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> Attributes:
         )
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(path, error) from error
+    if len(pairs) == 0:
+        raise InputError(f"dataset.attributes: {path} has no row with an item and an attribute")
     index = pl.DataFrame({"id": item_ids.cast(pl.String)}).with_row_index("item")
     known = pairs.join(index, on="id").sort("item", _ATTRIBUTE)
     if len(known) == 0:

@@ -213,8 +213,7 @@ class Evaluator:
         filled = part.end > part.start
         if filled.all():
             return model.represent(batch_of(part, self.info.max_length).to(weight.device))
-        # Nothing to go on: a state of zeros, for which all items tie.
-        hidden = weight.new_zeros(len(part), model.scorer.width)
+        hidden = model.scorer.nobody(len(part))
         if filled.any():
             hidden[filled.to(hidden.device)] = self._represent(model, part.select(filled))
         return hidden

@@ -27,12 +27,12 @@ class Caser(SequenceModel):
     where the rows of E are the vectors of the L items up to t, oldest first, and zeros before the
     history's start; each horizontal filter F_h spans h rows, 1 <= h <= L, and a runs over the
     L - h + 1 places where it fits; a vertical filter weighs the rows. p_u is zero for users that
-    training never shows. Tang & Wang, 2018 (doi:10.1145/3159652.3159656, section 3); defaults are
-    those of the authors' code.
+    training never shows. Tang & Wang, 2018 (doi:10.1145/3159652.3159656, section 3); L, the numbers
+    of filters and the dropout are those of the authors' code, whose D is 50.
 
     Where we differ: every position is a window of its own, also those with fewer than L items
     before them, and asks for the next item; the paper's windows ask for the T items after them
-    (it finds T = 2 or 3 best). ``loss`` and ``sampler`` are free; the paper has BCE with 3
+    (the code's default is 3). ``loss`` and ``sampler`` are free; the paper has BCE with 3
     uniform negatives per target.
 
     A place of a filter is shared by the windows that contain it, so we compute it once per token.

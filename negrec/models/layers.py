@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from negrec.packing import Rows
-from negrec.scoring import ItemScorer
+from negrec.scoring import ItemScorer, look_up
 from negrec.types import HIDDEN, DatasetInfo
 
 
@@ -156,5 +156,5 @@ class UserVectors(nn.Module):
     def forward(self, user: Tensor) -> Tensor:
         """Looks users up, (B,) to (B, D); -1 is somebody unknown."""
         known = self.known[user]  # -1 reads the last: nobody
-        vectors: Tensor = self.table(user.masked_fill(~known, 0))
+        vectors = look_up(self.table.weight, user.masked_fill(~known, 0))
         return vectors * known[:, None]

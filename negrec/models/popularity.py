@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from negrec.models.base import SequenceModel
-from negrec.scoring import FixedScorer
+from negrec.scoring import HistoryScorer
 from negrec.types import Batch, DatasetInfo, Queries
 
 
@@ -24,14 +25,13 @@ class Popularity(SequenceModel):
 
     def __init__(self, info: DatasetInfo) -> None:
         super().__init__()
-        # float32, as every device has it: exact up to 2^24 interactions of an item.
-        self.scorer = FixedScorer(info.counts[:, None].float())
+        none = torch.empty(0, dtype=torch.int64)
+        # Everybody is nobody: without a history, too, items are ranked by their counts. float32,
+        # as every device has it, is exact up to 2^24 interactions of an item.
+        self.scorer = HistoryScorer(info.counts.float(), (none, none, none.float()), torch.ones(1))
 
     def forward(self, batch: Batch) -> Queries:
-        return Queries.of(batch, self._ones(len(batch.items)))
+        return Queries.of(batch, self.scorer.nobody(len(batch.items)))
 
     def represent(self, batch: Batch) -> Tensor:
-        return self._ones(batch.n_sequences)
-
-    def _ones(self, rows: int) -> Tensor:
-        return self.scorer.matrix.new_ones(rows, 1)
+        return self.scorer.nobody(batch.n_sequences)

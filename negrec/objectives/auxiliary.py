@@ -20,9 +20,10 @@ from negrec.types import Batch, DatasetInfo, Outcome, Queries, Step
 class RankingWithAuxiliary(Ranking):
     r"""Ranking plus a weighted auxiliary loss; what it is, a subclass says.
 
-    .. math:: L = L_\text{ranking} + \lambda L_\text{auxiliary}
+    .. math:: L = \rho L_\text{ranking} + \lambda L_\text{auxiliary}
 
-    Limits: lambda = 0 trains as ``Ranking`` does, and the auxiliary loss is not worked out.
+    with rho = 1 unless a subclass says otherwise. Limits: lambda = 0 trains as ``Ranking`` does,
+    and the auxiliary loss is not worked out.
 
     Args:
         info: facts of the training split.
@@ -32,6 +33,8 @@ class RankingWithAuxiliary(Ranking):
         false_negatives: see ``Ranking``.
         weight: lambda, at least 0.
     """
+
+    ranking = 1.0  # rho
 
     def __init__(
         self,
@@ -60,11 +63,12 @@ class RankingWithAuxiliary(Ranking):
 
     def forward(self, model: SequenceModel, batch: Batch, step: Step) -> Outcome:
         outcome, queries, _ = self.rank(model, batch, step)
+        ranking = self.ranking * outcome.loss
         if self.weight == 0:
-            return outcome
+            return replace(outcome, loss=ranking)
         auxiliary = self.auxiliary(model, batch, queries, step)
         return replace(
             outcome,
-            loss=outcome.loss + self.weight * auxiliary,
+            loss=ranking + self.weight * auxiliary,
             terms={"ranking": outcome.loss.detach(), "auxiliary": auxiliary.detach()},
         )

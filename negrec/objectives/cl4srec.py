@@ -86,6 +86,11 @@ class CL4SRec(RankingWithAuxiliary):
                 raise ValueError(f"{name} must be in [0, 1], got {ratio}")
         if crop == mask == reorder == 0:
             raise ValueError("one of crop, mask and reorder must be above 0: all are 0")
+        if sequences.targets.hides:
+            raise ValueError(
+                f"objective cl4srec does not go with targets {type(sequences.targets).__name__}: "
+                "it changes histories, and these have items hidden already: use targets=next_item"
+            )
         self.temperature = temperature
         self.mask = mask
         ratios = (crop, mask, reorder)

@@ -113,8 +113,7 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     items = batch.items.new_empty(total)
     items[torch.arange(len(batch.items), device=device) + batch.sequence] = batch.items
     items[end[1:] - 1] = batch.target[batch.last]
-    # A uniform number may round up to 1.
-    cut = torch.minimum((torch.rand(len(n), device=device) * n).long() + 1, n)
+    cut = (torch.rand(len(n), device=device) * n).long() + 1
     # Both parts of all sequences side by side, and only then apart: their total is known.
     size = torch.cat([cut, n + 1 - cut])
     offsets = F.pad(size.cumsum(0), (1, 0))

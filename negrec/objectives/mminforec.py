@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -18,7 +17,7 @@ from negrec.models.layers import Dropout
 from negrec.objectives.auxiliary import RankingWithAuxiliary
 from negrec.samplers.base import Sampler
 from negrec.scoring import chunks
-from negrec.types import Batch, DatasetInfo, Judgement, Outcome, Queries, Step
+from negrec.types import Batch, DatasetInfo, Queries, Step
 
 _SCORES = 1 << 22  # scores that are held at once (16 MiB)
 
@@ -49,7 +48,8 @@ class RankingWithMINCE(RankingWithAuxiliary):
     them are held at once, the others are worked out anew in the backward pass.
 
     Where we differ: other occurrences of the positive in the batch are left out, where the paper
-    has them as further instances of it. Of the batch's targets only C random ones are negatives.
+    has them as further instances of it. Negatives are C random ones of the batch's targets, in the
+    code all items of its sequences.
     The authors' code multiplies scores by its tau, our temperature divides. Instances are made by
     dropout of item vectors alone, for there is no encoder of items. The mean is over the items
     that there are: the paper's code counts those past the end of a sequence as a loss of 0.
@@ -108,12 +108,6 @@ class RankingWithMINCE(RankingWithAuxiliary):
                 f"objective mminforec does not go with model {type(model).__name__}, which cannot "
                 "foretell the items after the next: use model=mminforec"
             )
-
-    def rank(
-        self, model: SequenceModel, batch: Batch, step: Step
-    ) -> tuple[Outcome, Queries, Judgement]:
-        outcome, queries, judgement = super().rank(model, batch, step)
-        return replace(outcome, loss=self.ranking * outcome.loss), queries, judgement
 
     def auxiliary(self, model: SequenceModel, batch: Batch, queries: Queries, step: Step) -> Tensor:
         assert isinstance(model, Foretells)

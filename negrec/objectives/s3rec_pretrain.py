@@ -41,8 +41,8 @@ class S3RecPretrain(Objective):
     divided by its sequences; with weight 0 one is not worked out, and the others see the same.
 
     Zhou et al., 2020 (S3-Rec, arXiv:2008.07873, section 4.2), with the form, the weights, the
-    heads (linear, with a bias) and the masks of its code. MIP and SP are InfoNCE with one
-    negative and f = sigma(.), as the paper's section 4.1 has it; AAP and MAP decide on every
+    heads (linear, with a bias) and the masks of its code. MIP and SP are the paper's InfoNCE
+    with one negative and f = sigma(.); AAP and MAP decide on every
     attribute by itself, where the paper's equations compare one with those that the item does not
     have. AAP reads the states of told items, in the paper their vectors.
 

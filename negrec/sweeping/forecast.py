@@ -25,7 +25,7 @@ class Forecast:
     """What one run of a cell is expected to take.
 
     Attributes:
-        start: seconds until the first step.
+        start: seconds until the first step, a run before this one included.
         epoch: seconds of an epoch: training, validation, diagnostics, checkpoint.
         epochs: at the most.
         disk: bytes that the run keeps.
@@ -53,6 +53,9 @@ def probe(cfg: DictConfig, steps: int, threads: int) -> Forecast:
     Raises:
         Exception: whatever the cell's own runs would raise at their start.
     """
+    before = Forecast(0, 0, 0, 0)
+    if cfg.pretraining is not None:
+        before = probe(experiment.pretraining(cfg), steps, threads)
     started = time.perf_counter()
     cfg = OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
     epochs, every = int(cfg.trainer.max_epochs), int(cfg.trainer.evaluate_every)
@@ -86,7 +89,8 @@ def probe(cfg: DictConfig, steps: int, threads: int) -> Forecast:
     once = ended - began - sum(trained)  # validation, diagnostics, checkpoint
     epoch = (trained[-1] if trained else 0.0) * whole / min(steps, whole) + once / every
     # At the end the test targets are ranked three times, by the model and the baselines.
-    return Forecast(began - started + 3 * once, epoch, epochs, disk)
+    start = before.seconds + began - started + 3 * once
+    return Forecast(start, epoch, epochs, before.disk + disk)
 
 
 def wall(jobs: Sequence[float], at_once: int) -> float:

@@ -67,8 +67,13 @@ def test_the_hash_is_of_the_attributes_alone(tmp_path):
 @pytest.mark.parametrize(
     ("columns", "message"),
     [
-        ({"thing": ["a"], "attribute": [1]}, "has no column one of .*its columns are thing, attr"),
+        (
+            {"thing": ["a"], "attribute": [1]},
+            "has no column sku or item_id or item: its columns are thing, attribute",
+        ),
         ({"item": ["a"], "brand": [1]}, "has no column attribute: its columns are item, brand"),
+        ({"item": [], "attribute": []}, "has no row with an item and an attribute"),
+        ({"item": ["a", "b"], "attribute": ["", None]}, "has no row with an item and an attribute"),
         ({"item": ["x"], "attribute": [1]}, "no item of .* is in the data: .* such as x, .* a, b"),
     ],
 )
@@ -101,7 +106,7 @@ def test_they_come_with_the_data_and_leave_its_hash_alone(clicks):
 
 
 def test_a_file_that_was_asked_for_must_be_there(clicks):
-    with pytest.raises(InputError, match="there is no file"):
+    with pytest.raises(InputError, match=r"^dataset\.attributes: there is no file"):
         loaded(clicks, "missing.csv")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from math import isnan, nan
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from negrec.evaluation.evaluator import Evaluator, batch_of
 from negrec.evaluation.metrics import hit_rate, mrr, ndcg
+from negrec.models.mf import MF
 from negrec.models.sasrec import SASRec
 from negrec.scoring import FixedScorer, ItemScorer
 from negrec.types import Batch, HeldOut
@@ -237,6 +239,16 @@ def test_a_history_without_known_items_makes_everything_tie():
     assert batch.user.tolist() == [1]
     nobody = held_out([[0, 0], [3]], [(0, 1)], [5])
     assert Evaluator(nobody, toy.info(V))(Fixed()).ties.tolist() == [V - 1]
+
+
+def test_without_a_history_biases_rank():
+    targets = held_out([[0, 0], [3, 4]], [(0, 1), (1, 1)], [5, 5])
+    scorer = partial(ItemScorer, bias=True)
+    for model in (SASRec(toy.info(V), dim=4, scorer=scorer), MF(toy.info(V), 4, scorer=scorer)):
+        with torch.no_grad():
+            model.scorer.bias[:, 0] = torch.arange(V)  # 7 items are above item 5 of 12
+        result = Evaluator(targets, toy.info(V))(model)
+        assert (result.greater[0], result.ties[0]) == (7, 0)
 
 
 def test_no_targets():

@@ -69,3 +69,13 @@ def test_users_without_training_have_no_vector():
     assert torch.equal(found[[1, 3]], torch.zeros(2, 4))
     found.sum().backward()
     assert users.table.weight.grad[:, 0].tolist() == [1, 0, 1]
+
+
+def test_a_step_of_few_users_does_not_touch_the_table_of_all():
+    users, arrived = UserVectors(DatasetInfo(9, 5, 8, torch.ones(5)), dim=2, std=1.0), []
+    weight = users.table.weight
+    weight.grad = torch.ones_like(weight)  # as the trainer keeps one
+    weight.register_hook(lambda gradient: arrived.append(gradient.is_sparse))
+    users(torch.tensor([3, 3, -1])).sum().backward()
+    assert arrived == [True]
+    assert weight.grad[:, 0].tolist() == [1, 1, 1, 3, 1, 1, 1, 1, 1]

@@ -23,6 +23,13 @@ def test_ranks_by_count():
     assert result.ties.tolist() == [1, 0]
 
 
+def test_somebody_without_a_history_is_ranked_for_alike():
+    info = toy.info(4, counts=[3, 7, 0, 3])
+    nobody = HeldOut(*(torch.tensor([x]) for x in (0, 3, 2, 0, 0)))
+    result = Evaluator(nobody, info)(Popularity(info))
+    assert (result.greater[0], result.ties[0]) == (3, 0)  # behind 1, 2 and 4
+
+
 def test_scores_are_counts():
     model = Popularity(toy.info(5, counts=[4, 0, 9, 2**24, 1]))
     queries = model(toy.batch([[1, 2, 3], [4, 5]]))
@@ -36,4 +43,4 @@ def test_nothing_to_train():
     assert list(model.parameters()) == []
     other = Popularity(toy.info(5, counts=[9, 9, 9, 9, 9]))
     other.load_state_dict(model.state_dict())
-    assert torch.equal(other.scorer.matrix, model.scorer.matrix)
+    assert torch.equal(other.scorer.weight, model.scorer.weight)

@@ -6,6 +6,8 @@ from itertools import combinations, permutations
 import pytest
 import torch
 
+from negrec.data.sequences import Sequences
+from negrec.data.targets import MaskedItem, NextItem
 from negrec.losses.bce import BCE
 from negrec.models.mf import MF
 from negrec.models.sasrec import SASRec
@@ -14,9 +16,10 @@ from negrec.objectives.ranking import Ranking
 from negrec.samplers.uniform import Uniform
 from tests import toy
 from tests.objectives.test_contrast import plain_info_nce
-from tests.training.test_trainer import Run, same
+from tests.training.test_trainer import TRAIN, Run, same
 
 V = 20
+SEQUENCES = Sequences(TRAIN, 8, NextItem())
 OFF = {"crop": 0.0, "mask": 0.0, "reorder": 0.0}
 
 
@@ -25,7 +28,7 @@ def sampler(info):
 
 
 def objective(max_length=8, **settings):
-    return CL4SRec(toy.info(V, max_length=max_length), None, sampler, BCE(), **settings)
+    return CL4SRec(toy.info(V, max_length=max_length), SEQUENCES, sampler, BCE(), **settings)
 
 
 def model(dropout=0.0, hides=True):
@@ -165,6 +168,12 @@ def test_weight_zero_trains_as_ranking_does(tmp_path):
     assert not same(none.model.state_dict(), some.model.state_dict())
 
 
+def test_with_weight_zero_nothing_is_contrasted():
+    made = objective(weight=0.0)
+    made.auxiliary = None  # a call would fail
+    assert not made(model(), toy.batch([[1, 2, 3, 4]]), toy.step()).terms
+
+
 def test_resumed_in_an_epoch_it_ends_as_if_it_had_not_been_cut(tmp_path):
     check_resume(lambda name: run_of(tmp_path / name, weight=0.1))
 
@@ -206,6 +215,14 @@ def test_a_model_that_cannot_read_hidden_items_is_refused():
     made = objective(mask=0.0)
     made.bind(model(hides=False))
     assert (made.views(toy.batch([[1, 2, 3, 4]] * 50)).items > 0).all()
+
+
+def test_hidden_targets_are_refused():
+    # Their windows are one item longer than a history.
+    sequences = Sequences(TRAIN, 8, MaskedItem())
+    message = r"cl4srec does not go with targets MaskedItem: .* targets=next_item"
+    with pytest.raises(ValueError, match=message):
+        CL4SRec(toy.info(V), sequences, sampler, BCE())
 
 
 def test_a_model_that_reads_no_history_is_refused():

@@ -102,6 +102,7 @@ def test_a_step_is_ranking_plus_the_weighted_loss_of_views_encoded_one_by_one():
     expected.backward()
     reached = student.disentangle
     assert reached.later_bias.grad.abs().amax(1).min() > 1e-4
+    assert reached.bias.grad.abs().amax(1).min() > 1e-4  # both sides learn
     assert reached.prototypes.grad.abs().amax(1).min() > 1e-5
 
 

@@ -157,6 +157,8 @@ def test_the_loss_is_a_weighted_sum_and_the_paper_leaves_ranking_out():
     both = step_of(objective(ranking=0.5, weight=2.0))
     torch.testing.assert_close(both.loss, 0.5 * plain + 2 * contrast)
     torch.testing.assert_close(both.terms["auxiliary"], contrast)
+    torch.testing.assert_close(both.terms["ranking"], plain)  # both terms without their weights
+    torch.testing.assert_close(step_of(objective(ranking=0.5, weight=0.0)).loss, 0.5 * plain)
 
 
 def run_of(made, folder, **settings):

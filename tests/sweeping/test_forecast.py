@@ -69,6 +69,14 @@ def test_a_probe_foretells_and_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_probe_counts_the_run_before(tmp_path):
+    cfg = composed(tmp_path, "pretraining={trainer:{max_epochs:100000}}", "trainer.max_epochs=7")
+    found = probe(cfg, steps=2, threads=1)
+    assert found.epochs == 7
+    # The same epochs, so many more of them, before the first.
+    assert found.start > 1_000 * 7 * found.epoch
+
+
 def test_a_probe_of_what_needs_no_training(tmp_path):
     found = probe(composed(tmp_path, "model=popularity"), steps=2, threads=1)
     assert found.disk == 0
