@@ -192,7 +192,8 @@ def _run(
         )
         measured = _measure(parts) if test and cfg.trainer.metric is not None else None
         device = parts.trainer.device
-        metrics = _final_metrics(measured, fit, peak.mb(device) or lifetime_peak_mb(device))
+        peak_mb = peak.mb(device) or lifetime_peak_mb(device)
+        metrics = _final_metrics(measured, fit, peak_mb, _seconds_before(folder))
         _write_results(str(record["run_id"]), measured, fit, metrics, folder)
         tracker.log(metrics)
         for pattern in ("*.parquet", "results.json", "checkpoint/best.safetensors"):
@@ -556,7 +557,17 @@ def _measure(parts: Parts) -> Measured:
     return Measured(test, popularity, oracle)
 
 
-def _final_metrics(measured: Measured | None, fit: Fit, peak_mb: float) -> dict[str, float]:
+def _seconds_before(folder: Path) -> float:
+    """What a run's pre-training took."""
+    results = folder / "pretraining" / "results.json"
+    if not results.exists():
+        return 0.0
+    return float(json.loads(results.read_bytes())["metrics"]["cost/seconds"])
+
+
+def _final_metrics(
+    measured: Measured | None, fit: Fit, peak_mb: float, before: float
+) -> dict[str, float]:
     metrics: dict[str, float] = {}
     if measured is not None:
         metrics |= {f"test/{name}": value for name, value in measured.test.metrics.items()}
@@ -565,8 +576,8 @@ def _final_metrics(measured: Measured | None, fit: Fit, peak_mb: float) -> dict[
         metrics |= {f"oracle/{name}": value for name, value in measured.oracle.metrics.items()}
     return metrics | {
         "cost/peak_mb": peak_mb,
-        "cost/seconds": fit.seconds,
-        "cost/seconds_to_best": fit.seconds_to_best,
+        "cost/seconds": before + fit.seconds,
+        "cost/seconds_to_best": before + fit.seconds_to_best,
         "best/epoch": float(fit.best_epoch),
         "best/value": fit.best_value,
     }

@@ -80,9 +80,12 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[k], other[k]) for k in one)
 
 
+def results(folder):
+    return json.loads((folder / "results.json").read_text())["metrics"]
+
+
 def metrics(folder):
-    found = json.loads((folder / "results.json").read_text())["metrics"]
-    return {name: value for name, value in found.items() if not name.startswith("cost/")}
+    return {k: value for k, value in results(folder).items() if not k.startswith("cost/")}
 
 
 def test_pre_training_measures_nothing(pretrained):
@@ -224,6 +227,9 @@ def test_both_phases_are_one_run_and_the_parts_by_hand_give_the_same(world, tmp_
     assert same(weights(place, "objective"), weights(first.folder, "objective"))
     second = run(world, tmp_path / "second", *settings, f"init_from={first.folder}")
     assert metrics(second.folder) == metrics(both.folder)
+    before = results(place)["cost/seconds"]
+    assert results(both.folder)["cost/seconds"] == pytest.approx(before + both.fit.seconds)
+    assert results(both.folder)["cost/seconds_to_best"] > before > 0
     found = runs.find(tmp_path, ["both"])
     assert [r.run_id for r in found.finished] == [both.run_id]  # the pre-training is no run of it
 

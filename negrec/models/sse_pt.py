@@ -73,6 +73,10 @@ class SSEPT(SequenceModel):
         for name, value in (("dim", dim), ("user_dim", user_dim)):
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
+        if (dim + user_dim) % heads:
+            raise ValueError(
+                f"heads must divide dim + user_dim, got heads={heads} and {dim} + {user_dim}"
+            )
         self.dim, self.p_user, self.p_item = dim, p_user, p_item
         self.n_users = info.n_users
         self.scorer = scorer(info.n_items, dim, init_std, offset=True)

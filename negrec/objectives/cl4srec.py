@@ -102,13 +102,13 @@ class CL4SRec(RankingWithAuxiliary):
 
     def bind(self, model: SequenceModel) -> None:
         super().bind(model)
+        refuse_without_history("cl4srec", model)
         if self.mask > 0 and not model.hides:
             raise ValueError(
                 f"objective cl4srec does not go with model {type(model).__name__} as it is: it "
                 f"hides items (mask={self.mask}), and the model has no vector for a hidden one: "
                 "set model.hides=true, where the model has that, or objective.mask=0"
             )
-        refuse_without_history("cl4srec", model)
 
     def auxiliary(self, model: SequenceModel, batch: Batch, queries: Queries, step: Step) -> Tensor:
         one, two = model.represent(self.views(batch)).chunk(2)

@@ -227,7 +227,7 @@ def test_hidden_targets_are_refused():
 
 def test_a_model_that_reads_no_history_is_refused():
     with pytest.raises(ValueError, match="the model reads none"):
-        objective(mask=0.0).bind(MF(toy.info(), dim=8))
+        objective().bind(MF(toy.info(), dim=8))
 
 
 @pytest.mark.parametrize(
