@@ -198,7 +198,10 @@ def decide(
         untrained=untrained,
         deployable=deployable,
         sentence=sentence,
-        notes=tuple(_notes([judged.cell for judged in ranked], unconverged, untrained, leader)),
+        notes=(
+            *_beaten(first, untrained),
+            *_notes([judged.cell for judged in ranked], unconverged, untrained, leader),
+        ),
     )
 
 
@@ -355,6 +358,22 @@ def _rest(
     if untested:
         said.append(f"{wording.listed(untested)} could not be tested")
     return "; ".join(said)
+
+
+def _beaten(first: Cell | None, untrained: Sequence[Cell]) -> list[str]:
+    """That the best of what was trained is behind what needs no training."""
+    if first is None:
+        return []
+    value = first.mean("best/value")
+    ahead = [cell for cell in untrained if cell.mean("best/value") > value]
+    if not ahead:
+        return []
+    best = max(ahead, key=lambda cell: cell.mean("best/value"))
+    names = wording.listed([cell.label for cell in ahead])
+    return [
+        f"Ahead of {first.label} on validation without any training: {names} "
+        f"({best.mean('best/value'):.4f} against {value:.4f})."
+    ]
 
 
 def _notes(

@@ -115,7 +115,7 @@ def write(
         "cost/seconds": seconds,
         "cost/seconds_to_best": best_epoch * (epoch_seconds + 0.5),
         "best/epoch": best_epoch - 1.0,
-        "best/value": valid if epochs else None,
+        "best/value": valid,
     }
     results = {
         "run_id": run_id,

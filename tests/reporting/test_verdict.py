@@ -243,6 +243,16 @@ def test_what_trained_nothing_cannot_be_chosen(compare):
     assert nothing.recommended is None
 
 
+def test_a_baseline_that_is_ahead_of_what_was_trained_is_named(compare):
+    free = {"epochs": 0, "best_epoch": 0}
+    found = decide(compare(genni=(NEAR, {}), markov=(GENNI, free), poprec=(FAR, free)))
+    assert found.notes[0] == (  # means .09, .11 and .08
+        "Ahead of genni on validation without any training: markov (0.1100 against 0.0900)."
+    )
+    behind = decide(compare(genni=(GENNI, {}), poprec=(FAR, free)))
+    assert not any("without any training" in note for note in behind.notes)
+
+
 def test_sampled_ranking_carries_a_warning(compare):
     found = decide(compare(genni=(GENNI, {"config": {"evaluation.sampled": 100}})))
     assert any(note.startswith("WARNING: ranked among 100 random items") for note in found.notes)
