@@ -364,15 +364,15 @@ def _beaten(first: Cell | None, untrained: Sequence[Cell]) -> list[str]:
     """That the best of what was trained is behind what needs no training."""
     if first is None:
         return []
-    value = first.mean("best/value")
-    ahead = [cell for cell in untrained if cell.mean("best/value") > value]
+    bar = first.mean("best/value")
+    values = {cell.label: cell.mean("best/value") for cell in untrained}
+    ahead = sorted((x for x in values if values[x] > bar), key=lambda x: values[x], reverse=True)
     if not ahead:
         return []
-    best = max(ahead, key=lambda cell: cell.mean("best/value"))
-    names = wording.listed([cell.label for cell in ahead])
+    told = [f"{label} ({values[label]:.4f})" for label in ahead]
     return [
-        f"Ahead of {first.label} on validation without any training: {names} "
-        f"({best.mean('best/value'):.4f} against {value:.4f})."
+        f"Ahead of {first.label} ({bar:.4f}) on validation without any training: "
+        f"{wording.listed(told)}."
     ]
 
 
