@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from negrec import cli
 
@@ -137,6 +138,15 @@ def test_a_broken_sampler(check: Checked):
     # exp(-3) for each of 300 items.
     assert "it sums to 14.93612" in check.out
     assert "IndexError" not in check.out  # what follows from id 0 is not told again and again
+
+
+def test_the_verdicts_are_the_same_each_time(check: Checked):
+    said = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        check("mine.Broken", "k=2")
+        said.append(check.out)
+    assert said[0] == said[1]
 
 
 def test_only_what_is_broken_is_said_to_be(check: Checked):

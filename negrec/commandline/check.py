@@ -155,6 +155,7 @@ def examined(kind: Part, arguments: Mapping[str, Any]) -> tuple[str, Iterator[Ve
     from negrec.samplers.base import Sampler
 
     torch.set_num_threads(1)  # toys: threads would only wait for each other
+    torch.manual_seed(0)  # the same verdicts each time, whatever a part draws from
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     called = f"{kind.__name__}({given})"
     if issubclass(kind, SequenceModel):
