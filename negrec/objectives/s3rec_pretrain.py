@@ -98,9 +98,10 @@ class S3RecPretrain(Objective):
         if aap or map:
             if info.attributes is None:
                 raise ValueError(
-                    "s3rec_pretrain predicts attributes of items, and the data set has none: name "
-                    "their table with dataset.attributes=FILE, or leave these parts out with "
-                    "objective.aap=0 objective.map=0"
+                    "s3rec_pretrain predicts attributes of items, and none are there: name their "
+                    "table with dataset.attributes=FILE (a named data set reads it from "
+                    "paths.data_dir), or leave these parts out with objective.aap=0 "
+                    "objective.map=0"
                 )
             self.attributes = int(info.attributes.values.max()) + 1
             self.register_buffer("values", info.attributes.values, persistent=False)
