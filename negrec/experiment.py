@@ -485,8 +485,7 @@ def git_commit() -> str | None:
 
 def _tags(record: Mapping[str, object], trainer: Trainer, folder: Path) -> dict[str, str]:
     names = ["run_id", "config_hash", "data_hash", "attributes_hash", "split_hash", "key"]
-    names += ["version"]
-    names += ["git_commit", "sweep", "trials"]
+    names += ["version", "git_commit", "sweep", "trials"]
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
     chosen = record["choices"]
     assert isinstance(chosen, dict)
