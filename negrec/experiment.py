@@ -7,7 +7,6 @@ import logging
 import math
 import os
 import platform
-import secrets
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -407,7 +406,7 @@ def _record(
     config = identity.part_of_the_result(cfg)
     known = parts.interactions.attributes
     record: dict[str, object] = {
-        "run_id": secrets.token_hex(4),
+        "run_id": identity.new_id(),
         "overrides": list(overrides),
         "config": config,
         "config_hash": identity.digest(config),

@@ -1,9 +1,10 @@
-"""What a configuration is, for telling runs apart: its values without paths and verbosity."""
+"""What tells runs apart: an id, and their configuration without paths and verbosity."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping
 from typing import Any
 
@@ -51,3 +52,11 @@ def digest(value: object) -> str:
     """A hash of 16 hexadecimal digits of anything that JSON can hold."""
     text = json.dumps(value, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def new_id() -> str:
+    """An id of eight characters that Hydra, YAML and a spreadsheet read as text.
+
+    A letter comes first: 1988e985 is a number, too large for one at that, and 00123456 another.
+    """
+    return secrets.choice("abcdef") + secrets.token_hex(4)[1:]

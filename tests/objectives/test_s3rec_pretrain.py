@@ -284,7 +284,7 @@ def test_settings_that_make_no_sense():
     with pytest.raises(ValueError, match="use targets=next_item"):
         S3RecPretrain(toy.info(V), sequences, aap=0, map=0)
     sequences = type("Sequences", (), {"targets": toy.NextItem()})()
-    with pytest.raises(ValueError, match=r"dataset.attributes=FILE, .* objective.map=0"):
+    with pytest.raises(ValueError, match=r"dataset.attributes=FILE .* objective.map=0"):
         S3RecPretrain(toy.info(V), sequences, aap=0)
     with pytest.raises(ValueError, match=r"model SASRec is none: use model=s3rec"):
         objective().bind(model(hides=False))
