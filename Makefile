@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint bench golden ui clean
+.PHONY: help venv train test lint bench faults fuzz golden ui clean
 
 help: ## show this page
 	@echo "usage: make TARGET [ARGS='...']"
@@ -38,6 +38,12 @@ lint: $(STAMP) ## check style, types and who imports whom
 
 bench: $(STAMP) ## measure speed and memory, as ratios within one run; ARGS=--rounds=3
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+faults: $(STAMP) ## kill, starve and damage real runs, for some minutes; ARGS='-k kill'
+	$(BIN)/python -m pytest tests/faults --long $(ARGS)
+
+fuzz: $(STAMP) ## 2,000 random tables and configurations
+	$(BIN)/python -m pytest tests/fuzz --long $(ARGS)
 
 golden: $(STAMP) ## write the stored losses of tests/golden anew; the tests compare with them
 	NEGREC_WRITE_GOLDEN=1 $(BIN)/python -m pytest tests/golden $(ARGS)

@@ -47,6 +47,16 @@ VERBS = {
     "inspect": Verb(
         "negrec.commandline.inspect:main", "look at what a finished run predicts for one user"
     ),
+    "data": Verb("negrec.commandline.data:main", "list, fetch, describe and convert data sets"),
+    "recommend": Verb(
+        "negrec.commandline.recommend:main", "write what a finished run recommends to whom"
+    ),
+    "refit": Verb(
+        "negrec.commandline.refit:main", "train a finished run's configuration on all data"
+    ),
+    "export": Verb(
+        "negrec.commandline.export:main", "write a finished run's model for use without negrec"
+    ),
     "ui": Verb("negrec.tracking.ui:main", "open MLflow's pages over the runs of this folder"),
     "sync": Verb("negrec.tracking.sync:main", "send what a run kept back while MLflow was away"),
 }

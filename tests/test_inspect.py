@@ -8,10 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from negrec import cli, experiment
-from negrec.commandline.inspect import _composed, _trained, draw, log_spaced
-from negrec.commandline.typed import Typed
-from negrec.training.checkpoint import Checkpoints
+from negrec import cli
+from negrec.commandline.inspect import draw, log_spaced
+from negrec.commandline.trained import trained
 from tests import logs
 
 SMALL = [
@@ -83,8 +82,8 @@ def test_the_target_stands_where_the_evaluation_found_it(runs, inspect, name):
 
 def test_sums_of_probabilities_are_what_the_run_says(runs, inspect):
     run, folder = runs["bce"]
-    parts = experiment.build(_composed(Typed.of([f"run={run}"])))
-    model = _trained(parts, Checkpoints(folder / "checkpoint"), run)
+    found = trained(run)
+    parts, model = found.parts, found.model
     sums = [draw(parts, model, user).total for user in range(150)]
     metrics = json.loads((folder / "results.json").read_text())["metrics"]
     assert sum(sums) / 150 == pytest.approx(metrics["test/probability_sum"])

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from negrec import experiment
-from negrec.commandline import configuration, explain, shorthand
+from negrec.commandline.trained import trained
 from negrec.commandline.typed import Typed
 from negrec.errors import InputError
 from negrec.evaluation.calibration import probability_sums
@@ -28,8 +26,6 @@ from negrec.losses.sampled_softmax import SampledSoftmax
 from negrec.losses.softmax import Softmax
 from negrec.models.base import SequenceModel
 from negrec.objectives.ranking import Ranking
-from negrec.tracking.runs import find_run
-from negrec.training.checkpoint import Checkpoints, DamagedError, load
 from negrec.types import HeldOut
 
 _SHOWN = 20  # newest items of a history
@@ -102,28 +98,10 @@ def main(arguments: Sequence[str]) -> int:
     if not shown.isdecimal() or int(shown) < 1:
         raise InputError(f"top={shown} must be a whole number from 1")
     rest = [word for word in given.words if word.partition("=")[0] not in ("run", "user", "top")]
-    typed = Typed(given.flags, (f"run={run}", *rest))
-    folder = find_run(run, shorthand.runs_dir(typed, rest))
-    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    if record["status"] != "FINISHED":
-        raise InputError(
-            f"run={run} is not finished ({record['status']}): `negrec train run={run}` goes on "
-            "with it"
-        )
-    try:
-        parts = experiment.build(_composed(typed))
-    except Exception as error:
-        line = explain.inside_a_job(error) or explain.before_a_job(error, typed)
-        if line is None:
-            raise
-        raise InputError(line) from error
-    for name, now in (("data_hash", parts.interactions.hash), ("split_hash", parts.split.hash)):
-        if record[name] != now:
-            raise InputError(
-                f"run={run} was trained on other data ({name} {record[name]}, now {now}): bring "
-                "back that data"
-            )
-    model = _trained(parts, Checkpoints(folder / "checkpoint"), run)
+    found = trained(run, rest, given.flags)
+    folder, parts, model = found.folder, found.parts, found.model
+    if not any(True for _ in parts.model.parameters()):
+        raise InputError(f"run={run} trained nothing: there are no probabilities to look at")
     index = {str(own): i for i, own in enumerate(parts.interactions.user_ids.to_list())}
     if user not in index:
         raise InputError(
@@ -136,29 +114,6 @@ def main(arguments: Sequence[str]) -> int:
     save_figure(portrait, f"user {user}, run {run}", path)
     print(f"figure {path}")
     return 0
-
-
-def _composed(typed: Typed) -> DictConfig:
-    """The configuration of the run, as the command that it was started with says it."""
-    words = shorthand.resumed(typed).words
-    with configuration.opened(typed.flag("--config-path")):
-        return configuration.composed([*configuration.search(typed), *words])
-
-
-def _trained(parts: experiment.Parts, checkpoints: Checkpoints, run: str) -> SequenceModel:
-    """The model as the test saw it."""
-    if not any(True for _ in parts.model.parameters()):
-        raise InputError(f"run={run} trained nothing: there are no probabilities to look at")
-    try:
-        best = load(checkpoints.best)
-    except DamagedError as error:
-        raise InputError(f"run={run}: its best checkpoint cannot be read ({error})") from error
-    parts.objective.bind(parts.model)
-    parts.model.load_state_dict(best.part("model"))
-    parts.objective.load_state_dict(best.part("objective"))
-    parts.model.eval()
-    parts.objective.eval()
-    return parts.objective.evaluated(parts.model)
 
 
 def draw(parts: experiment.Parts, model: SequenceModel, user: int) -> Portrait:
