@@ -27,8 +27,8 @@ $(STAMP): pyproject.toml constraints.txt
 train: $(STAMP) ## run `negrec train` on the embedded data set; ARGS='sampler=genni alpha=2.5'
 	$(BIN)/negrec train $(ARGS)
 
-test: $(STAMP) ## run the tests; ARGS='-m "not slow"'
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) ## run the tests, on all cores; ARGS='-m "not slow"'
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist worksteal $(ARGS)
 
 lint: $(STAMP) ## check style, types and who imports whom
 	$(BIN)/ruff format --check negrec tests
