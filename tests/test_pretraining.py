@@ -273,12 +273,6 @@ def test_a_run_cut_off_in_either_phase_goes_on(world, tmp_path, phase):
     assert same_file == done  # what is done is not done again
 
 
-def test_ids_that_look_like_numbers_stay_texts():
-    typed = shorthand.start(Typed((), ("init_from=12e45678,00000012", "seed=1")))
-    assert typed.words == ("init_from='12e45678','00000012'", "seed=1")
-    assert shorthand.start(Typed((), ("init_from=a/b",))).words == ("init_from=a/b",)
-
-
 def test_the_run_of_a_pre_training_goes_on_with_the_run_around_it(tmp_path):
     outer, inner = tmp_path / "run", tmp_path / "run" / "pretraining"
     inner.mkdir(parents=True)

@@ -21,7 +21,7 @@ def expand(typed: Typed) -> Typed:
     Raises:
         InputError: a short form that cannot be meant.
     """
-    typed = start(experiment(table(typed)))
+    typed = experiment(table(typed))
     refuse_repeats(typed.words)
     refuse_secrets(typed)
     if typed.value("run") is not None:
@@ -89,17 +89,6 @@ def experiment(typed: Typed) -> Typed:
                 f"there is no experiment={name_}{hint} (experiment can be {', '.join(known)})"
             )
     return typed
-
-
-def start(typed: Typed) -> Typed:
-    """``init_from=ID``, quoted: an id such as 12e45678 is no number."""
-    words = (
-        re.sub(r"\b[0-9a-f]{8}\b", lambda found: quoted(found[0]), word)
-        if re.fullmatch(r"init_from=[0-9a-f]{8}(,[0-9a-f]{8})*", word)
-        else word
-        for word in typed.words
-    )
-    return Typed(typed.flags, tuple(words))
 
 
 def with_split(typed: Typed) -> Typed:
