@@ -9,6 +9,7 @@ from importlib import import_module
 
 import negrec
 from negrec.errors import InputError
+from negrec.training.interruption import exit_code, terminable
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ examples:
   negrec choose clicks.csv budget=2h            find the sampler for your data
   negrec train run=ID                           go on with an interrupted run
   negrec inspect run=ID user=USER               what it predicts for one of your users
+  negrec recommend run=ID -o recs.parquet       what to show to whom
   negrec ui                                     see the runs
 
 negrec VERB --help says more; tab completion: eval "$(negrec train -sc install=bash)"
@@ -82,16 +84,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command ``negrec ARGUMENTS`` and returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        code = run(arguments)
-        sys.stdout.flush()
+        with terminable():
+            code = run(arguments)
+            sys.stdout.flush()
     except InputError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
         print(f"negrec: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         print("negrec: interrupted", file=sys.stderr)
-        return 130
+        return exit_code(error)
     except BrokenPipeError:  # `negrec --help | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
@@ -118,7 +121,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def usage() -> str:
     """The page that ``negrec --help`` prints."""
-    verbs = "".join(f"  {name:<8}{verb.summary}\n" for name, verb in VERBS.items())
+    verbs = "".join(f"  {name:<11}{verb.summary}\n" for name, verb in VERBS.items())
     return f"usage: negrec VERB ... | --help | --version\n\nverbs:\n{verbs}\n{EXAMPLES}"
 
 

@@ -34,12 +34,15 @@ from negrec.models.base import SequenceModel
 from negrec.models.popularity import Popularity
 from negrec.objectives.base import Objective
 from negrec.objectives.ranking import Ranking
+from negrec.serving.bundle import Bundle, UnwritableError, settings_of
 from negrec.tracking.base import Tracker
+from negrec.tracking.redaction import without_secrets
 from negrec.training.checkpoint import Checkpoints
 from negrec.training.cost import Peak, lifetime_peak_mb
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.trainer import Fit, Trainer
 from negrec.training.warm_start import warm_start
+from negrec.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +201,44 @@ def _run(
         for pattern in ("*.parquet", "results.json", "checkpoint/best.safetensors"):
             for path in folder.glob(pattern):
                 tracker.artifact(path)
+        if test and tracker.stores_model(in_sweep=sweep is not None):
+            _keep_model(record, parts, folder, tracker)
     return RunResult(str(record["run_id"]), folder, fit, measured, tracker.where())
+
+
+def bundle(record: Mapping[str, Any], parts: Parts, model: SequenceModel) -> Bundle:
+    """A run's model with all that makes it again elsewhere.
+
+    Args:
+        record: the run's ``run.json``.
+        parts: the run, built.
+        model: as the test saw it.
+    """
+    items, users = _tables(parts)
+    names = parts.interactions.names
+    if names is not None:
+        items = items.with_columns(name=names.gather(parts.split.catalogue))
+    return Bundle(
+        version=str(record["version"]),
+        run_id=str(record["run_id"]),
+        overrides=record["overrides"],
+        settings=settings_of(record["config"]),
+        seen="keep" if parts.test.seen == "keep" else "filter",
+        items=items,
+        users=users,
+        weights=model.state_dict(),
+    )
+
+
+def _keep_model(record: Mapping[str, object], parts: Parts, folder: Path, tracker: Tracker) -> None:
+    """Hands the model to whoever stores it; the run is none the worse where that fails."""
+    place = folder / "model"
+    try:
+        bundle(record, parts, parts.objective.evaluated(parts.model)).write(place)
+    except UnwritableError as error:
+        log.warning("the model is not stored (%s); negrec export writes it later", error)
+    else:
+        tracker.model(place)
 
 
 def pretraining(cfg: DictConfig) -> DictConfig:
@@ -290,6 +330,12 @@ def build(cfg: DictConfig) -> Parts:
     except ValueError as error:
         raise InputError(str(error)) from error
     evaluator = instantiate(cfg.evaluation, seen=_seen(cfg.evaluation.seen, interactions))
+    if cfg.trainer.metric is not None and len(split.valid) == 0:
+        raise InputError(
+            f"trainer.metric={cfg.trainer.metric} is a validation metric, and the split holds "
+            "nothing out for validation: choose another split, or trainer.metric=null with the "
+            "number of epochs that a run with another split found best (negrec refit)"
+        )
     validate = evaluator(split.valid, split.info)
     if cfg.trainer.metric is not None and cfg.trainer.metric not in validate.names:
         raise InputError(
@@ -403,7 +449,10 @@ def _record(
     A folder that holds a run already is resumed: its id stays, and what determines its past must
     be what it was.
     """
-    config = identity.part_of_the_result(cfg)
+    config = {
+        key: without_secrets(value) if isinstance(value, str) else value
+        for key, value in identity.part_of_the_result(cfg).items()
+    }
     known = parts.interactions.attributes
     record: dict[str, object] = {
         "run_id": identity.new_id(),
@@ -419,6 +468,7 @@ def _record(
         "hardware": _hardware(parts.trainer),
         "trials": OmegaConf.select(cfg, "tuned.trials", default=0),
         "sweep": sweep,
+        "refit_of": cfg.refit_of,
         "choices": {g: name for g, name in choices.items() if not g.startswith("hydra/")},
         "status": "RUNNING",
     }
@@ -484,7 +534,7 @@ def git_commit() -> str | None:
 
 def _tags(record: Mapping[str, object], trainer: Trainer, folder: Path) -> dict[str, str]:
     names = ["run_id", "config_hash", "data_hash", "attributes_hash", "split_hash", "key"]
-    names += ["version", "git_commit", "sweep", "trials"]
+    names += ["version", "git_commit", "sweep", "refit_of", "trials"]
     tags = {f"negrec.{name}": str(record[name]) for name in names if record[name] is not None}
     chosen = record["choices"]
     assert isinstance(chosen, dict)
@@ -497,29 +547,39 @@ def _write_inputs(
     cfg: DictConfig, parts: Parts, folder: Path, record: Mapping[str, object]
 ) -> None:
     """What the run was made from, and how its ids map to the user's own."""
-    data, split = parts.interactions, parts.split
     public = {
         k: v for k, v in identity.resolved(cfg).items() if k != "tracking"
     }  # may hold a password
-    (folder / "config.yaml").write_text(OmegaConf.to_yaml(public), encoding="utf-8")
-    _write_json(folder / "leak_report.json", split.leak.as_dict())
-    users = pl.DataFrame({"user": range(data.n_users), "id": data.user_ids})
-    users.write_parquet(folder / "users.parquet")
-    pl.DataFrame(
+    with replacing(folder / "config.yaml") as file:
+        file.write_text(without_secrets(OmegaConf.to_yaml(public)), encoding="utf-8")
+    _write_json(folder / "leak_report.json", parts.split.leak.as_dict())
+    items, users = _tables(parts)
+    _write_table(folder / "users.parquet", users)
+    _write_table(folder / "items.parquet", items)
+    _write_json(folder / "run.json", record)
+
+
+def _tables(parts: Parts) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """How ids map to the user's own: ``item``, ``id``, ``count``; and ``user``, ``id``."""
+    data, split = parts.interactions, parts.split
+    items = pl.DataFrame(
         {
             "item": range(1, split.info.n_items + 1),
             "id": data.item_ids.gather(split.catalogue),
             "count": split.info.counts.numpy(),
         }
-    ).write_parquet(folder / "items.parquet")
-    _write_json(folder / "run.json", record)
+    )
+    return items, pl.DataFrame({"user": range(data.n_users), "id": data.user_ids})
 
 
 def _write_json(path: Path, value: Mapping[str, object]) -> None:
-    """Atomically: a killed run leaves the old file or the new one."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    with replacing(path) as file:
+        file.write_text(json.dumps(value, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def _write_table(path: Path, table: pl.DataFrame) -> None:
+    with replacing(path, pl.exceptions.PolarsError) as file:
+        table.write_parquet(file)
 
 
 @contextmanager
@@ -532,11 +592,10 @@ def _status(folder: Path, record: Mapping[str, object], tracker: Tracker) -> Ite
 
     try:
         yield
-    except (InterruptedRunError, KeyboardInterrupt):
-        end("KILLED")
-        raise
-    except BaseException:
-        end("FAILED")
+    except BaseException as error:
+        stopped = isinstance(error, InterruptedRunError | KeyboardInterrupt)
+        with suppress(InputError):  # the disk that ended it may take this neither
+            end("KILLED" if stopped else "FAILED")
         raise
     end("FINISHED")
 
@@ -585,9 +644,9 @@ def _write_results(
     run_id: str, measured: Measured | None, fit: Fit, values: Mapping[str, float], folder: Path
 ) -> None:
     if measured is not None:
-        measured.test.frame().write_parquet(folder / "ranks.parquet")
+        _write_table(folder / "ranks.parquet", measured.test.frame())
         if measured.test.calibration is not None:
-            measured.test.calibration.write_parquet(folder / "calibration.parquet")
+            _write_table(folder / "calibration.parquet", measured.test.calibration)
     _write_json(
         folder / "results.json",
         {

@@ -19,6 +19,7 @@ _NO_PART_OF_THE_RESULT = (
     "trainer.checkpoint_minutes",
     "diagnostics.",
     "sweep.",
+    "refit_of",
     "tuned.",  # where tuned values come from; the values themselves count
 )
 
@@ -35,7 +36,13 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
 def part_of_the_result(cfg: DictConfig) -> dict[str, object]:
     """The resolved configuration by dotted key, without what cannot change the result."""
     flat = _flat(resolved(cfg))
-    return {k: v for k, v in flat.items() if not k.startswith(_NO_PART_OF_THE_RESULT)}
+    return {
+        key: value
+        for key, value in flat.items()
+        if not key.startswith(_NO_PART_OF_THE_RESULT)
+        # A table of names to print; synthetic data have a number of items there.
+        and not (key == "dataset.items" and not isinstance(value, int))
+    }
 
 
 def _flat(node: Mapping[str, Any], prefix: str = "") -> dict[str, object]:

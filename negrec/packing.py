@@ -1,9 +1,10 @@
-"""Packing of jagged sequences into rows for attention, so that padding is never computed."""
+"""Packing of jagged sequences for attention and recurrence, so that padding is never computed."""
 
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 _NARROW = 16  # most histories are short; a row this wide wastes little of its attention matrix
 
@@ -114,3 +115,44 @@ def next_fit(size: Tensor, width: int) -> tuple[Tensor, Tensor]:
     first = torch.tensor(firsts)
     row = torch.searchsorted(first, torch.arange(len(size)), right=True) - 1
     return row, begin - begin[first][row]
+
+
+@dataclass(frozen=True)
+class Times:
+    """The order in which a recurrent network reads jagged sequences: all first items, all second.
+
+    At each time the sequences stand in the same order, longest first, so that those that still
+    go on are the first ones.
+
+    Attributes:
+        token: the token in each slot, (T,).
+        slot: the slot of each token, (T,).
+        sizes: how many sequences each time has, (longest,), on the CPU, where PyTorch wants them.
+    """
+
+    token: Tensor
+    slot: Tensor
+    sizes: Tensor
+
+    def run(self, layer: nn.Module, x: Tensor) -> Tensor:
+        """The states of a layer such as ``nn.GRU`` over inputs in this order, (T, hidden)."""
+        states: Tensor = layer(PackedSequence(x, self.sizes))[0].data
+        return states
+
+
+def by_time(offsets: Tensor, sequence: Tensor, before: Tensor) -> Times:
+    """Orders the tokens of B sequences by time.
+
+    Args:
+        offsets: see ``pack``.
+        sequence: of each token, (T,).
+        before: how many tokens of the same sequence precede each token, (T,).
+    """
+    longest_first = offsets.diff().argsort(descending=True, stable=True)
+    rank = torch.empty_like(longest_first)
+    rank[longest_first] = torch.arange(len(rank), device=rank.device)
+    sizes = torch.bincount(before)
+    slot = (sizes.cumsum(0) - sizes)[before] + rank[sequence]
+    token = torch.empty_like(slot)
+    token[slot] = torch.arange(len(slot), device=slot.device)
+    return Times(token, slot, sizes.cpu())

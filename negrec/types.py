@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from negrec.packing import Rows
+    from negrec.packing import Rows, Times
 
 Exclude = Literal["none", "target", "window", "history"]
 Share = Literal["query", "sequence", "batch"]
@@ -144,6 +144,12 @@ class Batch:
         return self.offsets[1:][self.sequence] - 1 - index
 
     @cached_property
+    def before(self) -> Tensor:
+        """How many tokens of the same sequence precede each token, (T,); the oldest has 0."""
+        index = torch.arange(len(self.items), device=self.items.device)
+        return index - self.offsets[:-1][self.sequence]
+
+    @cached_property
     def last(self) -> Tensor:
         """Index of the newest token of each sequence, (B,)."""
         return self.offsets[1:] - 1
@@ -161,6 +167,29 @@ class Batch:
         from negrec.packing import pack
 
         return pack(self.offsets, causal=False)
+
+    @cached_property
+    def times(self) -> Times:
+        """The tokens as a recurrent network reads them: all first ones, all second ones."""
+        from negrec.packing import by_time
+
+        return by_time(self.offsets, self.sequence, self.before)
+
+    def with_hidden_end(self) -> Batch:
+        """The same sequences with one more item each that is not told, and no queries."""
+        shift = torch.arange(len(self.offsets), device=self.offsets.device)
+        offsets = self.offsets + shift
+        token = torch.arange(len(self.items), device=self.items.device) + self.sequence
+        end = offsets[1:] - 1
+        items = self.items.new_full((len(self.items) + self.n_sequences,), HIDDEN)
+        items[token] = self.items
+        position = torch.empty_like(items)
+        position[token] = self.position
+        position[end] = self.position[self.last] + 1
+        none = self.query[:0]
+        return replace(
+            self, items=items, position=position, offsets=offsets, query=none, target=none
+        )
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """Left-aligned items with zeros behind, (B, Lmax), and where the tokens are, bool."""

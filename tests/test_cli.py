@@ -332,7 +332,7 @@ def test_a_user_folder_that_does_not_exist(
         (["sampler=geni"], "there is no sampler=geni, did you mean genni?"),
         (["trainer=fast"], "there is no trainer=fast (trainer can be default)"),
         (["trainer.max_epoch=3"], "there is no key trainer.max_epoch: did you mean trainer.max_"),
-        (["epochs=3"], "or trainer.max_epochs?"),
+        (["epochs=3"], "or trainer.max_epochs or"),
         (["samplr=genni"], "there is no key samplr: did you mean sampler"),
         (["seed=1", "sampler=genni", "seed=2"], "seed is given twice, seed=1 and seed=2"),
         (["+seed=1", "seed=2"], "seed is given twice, +seed=1 and seed=2"),

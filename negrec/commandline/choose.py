@@ -129,14 +129,14 @@ def main(arguments: Sequence[str]) -> int:
     if {"-h", "--help"} & set(arguments):
         print(USAGE, end="")
         return 0
-    from negrec.training.interruption import InterruptedRunError
+    from negrec.training.interruption import InterruptedRunError, exit_code
 
     try:
         choose(arguments)
     except (InterruptedRunError, KeyboardInterrupt) as error:
         again = shlex.join(["negrec", "choose", *arguments])
         print(f"negrec: interrupted, and saved; `{again}` goes on", file=sys.stderr)
-        return 128 + error.signal if isinstance(error, InterruptedRunError) else 130
+        return exit_code(error)
     return 0
 
 

@@ -101,8 +101,9 @@ def before_a_job(error: Exception, typed: Typed) -> str | None:
         case HydraException():
             return plain(error)
     if (refused := _cause(error, OSError)) is not None:
+        where = refused.filename or "the folder of runs"  # it could be opened, and took no more
         return (
-            f"cannot write to {refused.filename}: {refused.strerror}; choose another folder with "
+            f"cannot write to {where}: {refused.strerror}; choose another folder with "
             "paths.runs_dir=FOLDER"
         )
     return plain(error) if isinstance(error, ValueError) else None
@@ -114,6 +115,8 @@ def inside_a_job(error: Exception) -> str | None:
         return one_line(str(error))
     if isinstance(error, MissingMandatoryValue | InterpolationResolutionError):
         return unresolved(error)
+    if (line := _out_of_memory(error)) is not None:
+        return line
     cause = error
     while isinstance(cause, InstantiationException) and isinstance(cause.__cause__, Exception):
         cause = cause.__cause__
@@ -134,6 +137,24 @@ def inside_a_job(error: Exception) -> str | None:
             return one_line(f"{where}{cause}")
         case TypeError() if part is not None and not own_frames:
             return one_line(f"{where}{cause}")  # a key that the part's constructor does not know
+    return None
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """The line for a lack of memory, which torch tells in its words for CPU and accelerators."""
+    cause: BaseException | None = error
+    while cause is not None:
+        words = str(cause)
+        if isinstance(cause, MemoryError) or (
+            isinstance(cause, RuntimeError) and re.search("can't allocate|out of memory", words)
+        ):
+            asked = re.search(r"(?:allocate|allocating) ([\d.]+ \w+)", words)
+            wanted = f" ({asked[1]} more were asked for)" if asked else ""
+            return (
+                f"out of memory{wanted}: make the model (model.dim, max_length), the negatives (k) "
+                "or trainer.batch_size smaller, or run fewer jobs at once"
+            )
+        cause = cause.__cause__
     return None
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 import torch
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
 from negrec import experiment
 from negrec.commandline.trained import trained
 from negrec.commandline.typed import Typed
-from negrec.errors import InputError
+from negrec.errors import InputError, printable
 from negrec.evaluation.calibration import probability_sums
 from negrec.evaluation.cohorts import COHORTS
 from negrec.evaluation.evaluator import batch_of
@@ -199,15 +200,15 @@ def _print(portrait: Portrait, user: str, shown: int) -> None:
     before = f", after {earlier:,} earlier items" if earlier else ""
     table = _table("item", "training count")
     for item, count in history:
-        table.add_row(str(item), f"{count:,}")
-    console.print(f"user {user}: history, newest last{before}", table, highlight=False)
+        table.add_row(_shown(item), f"{count:,}")
+    console.print(f"user {_shown(user)}: history, newest last{before}", table, highlight=False)
     found = {target.item for target in portrait.targets if target.rank is not None}
     table = _table("rank", "item", "training count", "score", "probability", "")
     rows = zip(portrait.items, portrait.counts, strict=True)
     for place, (item, count) in enumerate(list(rows)[:shown]):
         table.add_row(
             str(place + 1),
-            str(item),
+            _shown(item),
             f"{count:,}",
             f"{portrait.scores[place]:.3f}",
             f"{portrait.probabilities[place]:.4f}",
@@ -231,12 +232,17 @@ def _print(portrait: Portrait, user: str, shown: int) -> None:
             console.print("test target: outside the catalogue (cold), a miss")
         else:
             console.print(
-                f"test target: {target.item} ({target.cohort}) at rank {target.rank:,} of "
+                f"test target: {_shown(target.item)} ({target.cohort}) at rank {target.rank:,} of "
                 f"{len(portrait.items):,}, probability {target.probability:.6f}",
                 highlight=False,
             )
     if not portrait.targets:
         console.print("no test target: the user is in the training part only")
+
+
+def _shown(own: object) -> str:
+    """An id of the data as rich prints it, whatever it holds."""
+    return escape(printable(str(own)))
 
 
 def _table(*columns: str) -> Table:
@@ -272,7 +278,8 @@ def save_figure(portrait: Portrait, title: str, path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.set_xlabel("rank")
     axes.set_ylabel("predicted probability")
-    axes.set_title(f"{title}: sum of probabilities {portrait.total:,.2f}")
+    title = f"{printable(title)}: sum of probabilities {portrait.total:,.2f}"
+    axes.set_title(title, parse_math=False)
     axes.grid(visible=True, alpha=0.3)
     axes.legend()
     figure.savefig(path, dpi=150)

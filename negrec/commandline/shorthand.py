@@ -7,12 +7,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override
+
 from negrec.commandline import configuration
 from negrec.commandline.typed import Typed, name, parsed, quoted, refuse_repeats
 from negrec.errors import InputError
 from negrec.tracking.redaction import without_secrets
-
-_TABLES = (".csv", ".parquet", ".csv.gz")
 
 
 def expand(typed: Typed) -> Typed:
@@ -49,9 +50,12 @@ def table(typed: Typed) -> Typed:
 
 
 def _is_table(word: str) -> bool:
+    from negrec.data.readers.base import FORMATS
+
+    named = word.lower().endswith(tuple(FORMATS))
     if "=" in word:  # a folder's name may have one: data/day=1/clicks.parquet
-        return word.lower().endswith(_TABLES) and Path(word).exists()
-    return word.lower().endswith(_TABLES) or Path(word).exists()
+        return named and Path(word).exists()
+    return named or Path(word).exists()
 
 
 def refuse_secrets(typed: Typed) -> None:
@@ -60,6 +64,12 @@ def refuse_secrets(typed: Typed) -> None:
     Raises:
         InputError: saying where it belongs.
     """
+    for word in typed.words:
+        if not word.lstrip("+").startswith("tracking.uri=") and without_secrets(word) != word:
+            raise InputError(
+                f"{word.partition('=')[0]} holds a password or a token, which would be saved with "
+                "the run: keep it in a file of configuration as ${oc.env:NAME}, or leave it out"
+            )
     uri = typed.value("tracking.uri")
     if uri is not None and without_secrets(uri) != uri:
         raise InputError(
@@ -107,6 +117,8 @@ def with_split(typed: Typed) -> Typed:
     columns = {
         key.removeprefix(prefix): value for key, value in given.items() if key.startswith(prefix)
     }
+    if given.get("events") is not None:
+        columns.setdefault("event", "auto")
     found = sniff(Path(path), columns)
     # What `--cfg job` prints stays a configuration file.
     stream = sys.stderr if typed.shows else sys.stdout
@@ -141,17 +153,35 @@ def resumed(typed: Typed) -> Typed:
     saved = _saved_overrides(folder)
     kept = [o for o in parsed(saved) if name(o) not in retyped]
     with configuration.opened(typed.flag("--config-path")) as loader:
-        for override in kept:
-            key, line = str(override.key_or_group), str(override.input_line)
-            group = bool(loader.get_group_options(key))
-            outside = group and re.search(r"\.\.|^/|:", str(override.value()))
-            if "_target_" in line or key.split("/")[0].split(".")[0] == "hydra" or outside:
-                raise InputError(
-                    f"run {run_id} was saved with {line}, and a run's folder may not choose code: "
-                    "type it again if it is yours"
-                )
+        line = chooses_code(kept, loader)
+    if line is not None:
+        raise InputError(
+            f"run {run_id} was saved with {line}, and a run's folder may not choose code: "
+            "type it again if it is yours"
+        )
     words = (*(str(o.input_line) for o in kept), *new)
     return Typed(typed.flags, (*words, f"hydra.run.dir={quoted(str(folder))}"))
+
+
+def chooses_code(saved: Sequence[Override], loader: ConfigLoader) -> str | None:
+    """The first of some saved overrides that only the person may give; None where all may be used.
+
+    Names of options are harmless: what they stand for comes from the person's own folders.
+
+    Args:
+        saved: overrides that come with a run or a model.
+        loader: of the configuration that they will be laid over.
+    """
+    for override in saved:
+        key, line = str(override.key_or_group), str(override.input_line)
+        group = bool(loader.get_group_options(key))
+        outside = group and re.search(r"\.\.|^/|:", str(override.value()))
+        hydras = key.split("/")[0].split(".")[0] == "hydra"
+        # A resolver, ${NAME:...}, can put a _target_ together or read a secret.
+        resolves = "${" in line and ":" in line
+        if "_target_" in line or hydras or outside or resolves:
+            return line
+    return None
 
 
 def runs_dir(typed: Typed, words: Sequence[str]) -> Path:

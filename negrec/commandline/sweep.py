@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -28,7 +29,7 @@ from negrec.sweeping import jobs, tuning
 from negrec.sweeping.display import Display
 from negrec.sweeping.jobs import Failure
 from negrec.tracking.base import Status, Tracker
-from negrec.training.interruption import InterruptedRunError
+from negrec.training.interruption import InterruptedRunError, TerminatedError, exit_code
 
 if TYPE_CHECKING:
     from negrec.commandline.forecasting import Outlook
@@ -44,6 +45,8 @@ _PROGRAM = "NEGREC_SWEEP_PROGRAM"  # what was typed before its overrides
 
 _STORE_SECONDS = 120.0  # the longest wait for a store that has to be made
 _WATCH_SECONDS = 1.0
+_SAVE_SECONDS = 30.0  # the longest wait for jobs that save their state
+_STOP = "stop"  # a file in the sweep's folder that says so to jobs of other processes
 
 
 def run(typed: Typed) -> int:
@@ -52,7 +55,8 @@ def run(typed: Typed) -> int:
     Raises:
         InputError: the sweep cannot be meant; nothing has been written.
     """
-    started = time.time()
+    # The clock may be set meanwhile: what it says is compared with files only.
+    started, began = time.time(), time.monotonic()
     sweep = plan.planned(typed)
     # Only now: it imports torch.
     from negrec.commandline import forecasting
@@ -66,13 +70,13 @@ def run(typed: Typed) -> int:
         return 0
     sweep.folder.mkdir(parents=True, exist_ok=True)
     record.plus(outlook.order).write(sweep.folder)
-    with _terminated(), _parent(sweep, record.id) as parent:
+    with _parent(sweep, record.id) as parent:
         interrupted = _work(outlook, started, parent.identify(_STORE_SECONDS))
         outcome = Outcome.of(sweep, started)
         status: Status = "KILLED" if interrupted else "FAILED" if outcome.failed else "FINISHED"
         parent.log(outcome.metrics)
         parent.finish(status)
-    sweep_table.show_outcome(sweep, outcome, time.time() - started, bool(interrupted))
+    sweep_table.show_outcome(sweep, outcome, time.monotonic() - began, bool(interrupted))
     if not (interrupted or outcome.missing) and (sweep.frame.sweep.tune or sweep.searches):
         _tell_the_best(sweep, outcome)
     return interrupted or int(bool(outcome.failed or outcome.missing))
@@ -117,12 +121,15 @@ def _work(outlook: Outlook, started: float, parent: str | None) -> int:
     }
     done = 0 if sweep.searches else sweep.total - len(expected)
     try:
-        with Display(sweep.folder, expected, sweep.total, done, outlook.at_once, started):
+        with (
+            Display(sweep.folder, expected, sweep.total, done, outlook.at_once, started),
+            _stopping_jobs(sweep.folder),
+        ):
             _launch(sweep, started, parent)
     except train.StopError as stop:
         return stop.code
-    except KeyboardInterrupt:
-        return 128 + signal.SIGINT
+    except KeyboardInterrupt as stop:
+        return exit_code(stop)
     return 0
 
 
@@ -149,12 +156,13 @@ def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
     around.append(f"sweep.name={sweep.name}")
     typed = replace(sweep.typed, words=tuple(w for w in sweep.typed.words if not _names(w)))
     words = {folder: overrides for cell in sweep.cells for overrides, folder in cell.jobs.values()}
+    before = {name: _last_line(sweep.folder / name) for name in sweep.folders}
     while True:
         try:
             train.launch(typed.plus(*around))
             return
         except Exception as error:
-            suspects = [name for name in sweep.folders if _cut_off(sweep.folder / name, started)]
+            suspects = [name for name in before if _cut_off(sweep.folder / name, before[name])]
             if not suspects:
                 raise
             log.debug("a worker died: %s", error)
@@ -166,7 +174,7 @@ def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
                 train.launch(alone)
             except Exception as error:
                 folder = sweep.folder / name
-                if not _cut_off(folder, started):
+                if not _cut_off(folder, before[name]):
                     raise
                 what = explain.one_line(f"its process died ({type(error).__name__}: {error})")
                 hint = "was there memory enough? Fewer jobs at once need less"
@@ -174,33 +182,62 @@ def _launch(sweep: Sweep, started: float, parent: str | None) -> None:
                 Failure(f"{what}; {hint}", f"{program} {shlex.join(own)}", None).write(folder)
 
 
-def _names(word: str) -> bool:
-    return word.lstrip("+").startswith("sweep.name=")
-
-
-def _cut_off(folder: Path, started: float) -> bool:
-    """Whether a job began with this command and did not end."""
-    written = folder / "train.log"
-    past = jobs.look(folder)
-    begun = written.exists() and written.stat().st_mtime >= started
-    return begun and past.status not in ("FINISHED", "FAILED")
-
-
 @contextmanager
-def _terminated() -> Iterator[None]:
-    """SIGTERM ends the sweep in order, also while the jobs are other processes'."""
+def _stopping_jobs(folder: Path) -> Iterator[None]:
+    """A signal lets the jobs of other processes save before their launcher kills them."""
+    note = folder / _STOP
+    note.unlink(missing_ok=True)
+
+    before: dict[int, Any] = {}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise train.StopError(128 + number)
+        restore()  # once more to stop at once
+        note.touch()
+        deadline = time.monotonic() + _SAVE_SECONDS
+        while any(map(_held, folder.glob("*/run.lock"))) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        raise TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    before |= {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        restore()
+        note.unlink(missing_ok=True)
+
+
+def _held(file: Path) -> bool:
+    """Whether another process is at work in the folder of a lock."""
+    lock = FileLock(file, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
+
+
+def _names(word: str) -> bool:
+    return word.lstrip("+").startswith("sweep.name=")
+
+
+def _last_line(folder: Path) -> int | None:
+    """When a job's log was written to, in ns; None where there is none."""
+    written = folder / "train.log"
+    return written.stat().st_mtime_ns if written.exists() else None
+
+
+def _cut_off(folder: Path, before: int | None) -> bool:
+    """Whether a job began with this command and did not end; ``before``: its log's last line."""
+    begun = _last_line(folder) != before
+    return begun and jobs.look(folder).status not in ("FINISHED", "FAILED")
 
 
 def job(cfg: DictConfig, settings: HydraConf) -> float | None:
@@ -211,7 +248,7 @@ def job(cfg: DictConfig, settings: HydraConf) -> float | None:
     """
     folder = Path(settings.runtime.output_dir)
     overrides = [w for w in settings.overrides.task if not plan.is_about(w, "sweep")]
-    _stop_with_the_sweep()
+    _stop_with_the_sweep(Path(settings.sweep.dir))
     key = None
     try:
         os.chdir(os.environ.get(_WHERE, "."))  # what was typed may be relative to it
@@ -234,8 +271,11 @@ def job(cfg: DictConfig, settings: HydraConf) -> float | None:
     except InterruptedRunError as error:
         log.error("negrec: %s and saved", error)
         if os.environ.get(_PROCESS) != str(os.getpid()):
-            os._exit(128 + error.signal)  # a worker would take the next job
-        raise train.StopError(128 + error.signal) from error
+            # It would take the next job, and its end is a reason for some launchers to kill the
+            # workers that are still saving: the sweep ends it.
+            time.sleep(_SAVE_SECONDS)
+            os._exit(exit_code(error))
+        raise train.StopError(exit_code(error)) from error
     except Exception as error:
         line = explain.inside_a_job(error)
         if line is None:
@@ -247,14 +287,14 @@ def job(cfg: DictConfig, settings: HydraConf) -> float | None:
         return None
 
 
-def _stop_with_the_sweep() -> None:
-    """A worker whose parent is gone saves its job and ends: nobody would stop it any more."""
+def _stop_with_the_sweep(folder: Path) -> None:
+    """A worker saves its job when the sweep is stopped, or when its parent is gone."""
     parent = os.getppid()
     if os.environ.get(_PROCESS) in (None, str(os.getpid())):
         return
 
     def watch() -> None:
-        while os.getppid() == parent:
+        while os.getppid() == parent and not (folder / _STOP).exists():
             time.sleep(_WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGTERM)
 

@@ -20,7 +20,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from negrec.commandline import configuration, explain, shorthand
 from negrec.commandline.typed import Typed
-from negrec.training.interruption import InterruptedRunError
+from negrec.tracking.redaction import without_secrets
+from negrec.training.interruption import InterruptedRunError, exit_code
 
 if TYPE_CHECKING:
     from negrec.experiment import RunResult
@@ -96,6 +97,7 @@ def launch(typed: Typed) -> None:
 def task(cfg: DictConfig) -> float | None:
     """One job, from its configuration to its validation metric, which sweepers maximise."""
     settings = HydraConfig.get()
+    strike_secrets(settings)
     if settings.mode == RunMode.MULTIRUN:
         from negrec.commandline import sweep
 
@@ -104,7 +106,10 @@ def task(cfg: DictConfig) -> float | None:
         return single(cfg, settings)
     except InterruptedRunError as error:
         log.error("negrec: %s and saved; `negrec train run=...` with the id above goes on", error)
-        raise StopError(128 + error.signal) from error
+        raise StopError(exit_code(error)) from error
+    except KeyboardInterrupt:
+        withdraw(settings)
+        raise
     except Exception as error:
         line = explain.inside_a_job(error)
         if line is not None:
@@ -127,6 +132,17 @@ def single(cfg: DictConfig, settings: HydraConf) -> float:
     result = experiment.run(cfg, folder, overrides, None, choices(settings))
     show(result, cfg)
     return result.fit.best_value
+
+
+def strike_secrets(settings: HydraConf) -> None:
+    """Takes passwords out of what Hydra wrote down of the configuration, before the job began."""
+    if settings.output_subdir is None:
+        return
+    for file in (Path(settings.runtime.output_dir) / settings.output_subdir).glob("*.yaml"):
+        text = file.read_text(encoding="utf-8")
+        clean = without_secrets(text)
+        if clean != text:
+            file.write_text(clean, encoding="utf-8")
 
 
 def refuse_unknown(cfg: DictConfig) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from negrec import experiment
+from negrec import experiment, identity
 from negrec.commandline import configuration, explain, shorthand
 from negrec.commandline.typed import Typed
 from negrec.errors import InputError
@@ -18,10 +18,14 @@ from negrec.models.base import SequenceModel
 from negrec.tracking.runs import find_run
 from negrec.training.checkpoint import Checkpoints, DamagedError, load
 
+# What may be another than it was in training: the data's hash is compared, and how targets are
+# ranked or on which device does not change the model.
+_MAY_CHANGE = ("dataset.", "evaluation.", "trainer.device", "trainer.threads")
+
 
 @dataclass(frozen=True)
-class Trained:
-    """A finished run, built again from the command that it was started with.
+class Composed:
+    """A finished run's configuration, composed again from the command that it was started with.
 
     Attributes:
         run_id: the run's own id.
@@ -29,8 +33,6 @@ class Trained:
         record: its ``run.json``.
         typed: the command, written out.
         cfg: what that composes to.
-        parts: what the configuration asks for, built.
-        model: as the test saw it, with the weights that the run kept; not in training.
     """
 
     run_id: str
@@ -38,15 +40,26 @@ class Trained:
     record: Mapping[str, Any]
     typed: Typed
     cfg: DictConfig
+
+
+@dataclass(frozen=True)
+class Trained(Composed):
+    """A finished run, built again.
+
+    Attributes:
+        parts: what the configuration asks for, built.
+        model: as the test saw it, with the weights that the run kept; not in training.
+    """
+
     parts: experiment.Parts
     model: SequenceModel
 
 
-def trained(run_id: str, rest: Sequence[str] = (), flags: Sequence[str] = ()) -> Trained:
-    """The model of a finished run.
+def composed(run_id: str, rest: Sequence[str] = (), flags: Sequence[str] = ()) -> Composed:
+    """The configuration of a finished run.
 
     Nothing but the saved overrides is taken from the run's folder as configuration, see
-    ``shorthand.resumed``; weights are safetensors.
+    ``shorthand.resumed``.
 
     Args:
         run_id: the run's own id.
@@ -54,30 +67,66 @@ def trained(run_id: str, rest: Sequence[str] = (), flags: Sequence[str] = ()) ->
         flags: Hydra's, such as --config-dir with its value.
 
     Raises:
-        InputError: no such run, one that is not finished, other data than it was trained on, or
-            weights that cannot be read.
+        InputError: no such run, one that is not finished, or a configuration that it was not
+            trained with.
     """
     typed = Typed(tuple(flags), (f"run={run_id}", *rest))
     folder = finished(run_id, shorthand.runs_dir(typed, rest))
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    command = shorthand.resumed(typed)
+    cfg = composed_of(command)
+    was = record["config"]
+    # Through JSON, as the saved one went; a key that only one of them has is another version's.
+    now = json.loads(json.dumps(identity.part_of_the_result(cfg), default=str))
+    for key in sorted({*was} & {*now}):
+        if was[key] != now[key] and not key.startswith(_MAY_CHANGE):
+            raise InputError(
+                f"run={run_id} was trained with {key}={was[key]}, and this is {key}={now[key]}: "
+                "leave that out, or bring back the configuration file that says so"
+            )
+    return Composed(run_id, folder, record, command, cfg)
+
+
+def composed_of(command: Typed) -> DictConfig:
+    """What a command composes to.
+
+    Raises:
+        InputError: it does not.
+    """
     try:
-        command = shorthand.resumed(typed)
-        with configuration.opened(typed.flag("--config-path")):
-            cfg = configuration.composed([*configuration.search(typed), *command.words])
-        parts = experiment.build(cfg)
+        with configuration.opened(command.flag("--config-path")):
+            return configuration.composed([*configuration.search(command), *command.words])
     except Exception as error:
-        line = explain.inside_a_job(error) or explain.before_a_job(error, typed)
+        line = explain.before_a_job(error, command)
         if line is None:
             raise
         raise InputError(line) from error
-    for name, now in (("data_hash", parts.interactions.hash), ("split_hash", parts.split.hash)):
-        if record[name] != now:
+
+
+def trained(run_id: str, rest: Sequence[str] = (), flags: Sequence[str] = ()) -> Trained:
+    """The model of a finished run; see ``composed``. Weights are safetensors.
+
+    Raises:
+        InputError: as ``composed`` does; other data than it was trained on, or weights that
+            cannot be read.
+    """
+    run = composed(run_id, rest, flags)
+    with explain.explained():
+        parts = experiment.build(run.cfg)
+    known = parts.interactions.attributes
+    hashes = {
+        "data_hash": parts.interactions.hash,
+        "split_hash": parts.split.hash,
+        "attributes_hash": None if known is None else known.hash,
+    }
+    for name, now in hashes.items():
+        if run.record.get(name) != now:
             raise InputError(
-                f"run={run_id} was trained on other data ({name} {record[name]}, now {now}): bring "
-                "back that data"
+                f"run={run_id} was trained on other data ({name} {run.record.get(name)}, now "
+                f"{now}): bring back that data"
             )
-    model = _with_weights(parts, Checkpoints(folder / "checkpoint"), run_id)
-    return Trained(run_id, folder, record, command, cfg, parts, model)
+    model = _with_weights(parts, Checkpoints(run.folder / "checkpoint"), run_id)
+    return Trained(run_id, run.folder, run.record, run.typed, run.cfg, parts, model)
 
 
 def finished(run_id: str, root: Path) -> Path:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,24 +19,64 @@ import polars as pl
 from filelock import FileLock
 
 from negrec.data.interactions import Cleaning, Counts, Interactions
+from negrec.data.readers.base import files
 from negrec.errors import InputError
 
 log = logging.getLogger(__name__)
 
-VERSION = 1  # goes up when the files or what preparation does to a table changes
+VERSION = 2  # goes up when the files or what preparation does to a table changes
+DIGESTS = "digests"  # folder within the cache's: see ``key``
 _MANIFEST = "manifest.json"
+_SETTLED = 2.0  # seconds; all file systems tell times apart that are this far from each other
 
 
-def key(source: Path, preparation: object) -> str:
-    """What a cache entry is found by: the file's content and what is done to it.
+def key(source: Path, preparation: object, known: Path | None = None) -> str:
+    """What a cache entry is found by: the content of the file and what is done to it.
 
     Args:
-        source: the file.
+        source: the file, or the folder of files.
         preparation: all settings that the result depends on; its ``repr`` is taken.
+        known: folder of the digests of files that were read before; None: all are read.
     """
     digest = hashlib.blake2b(repr((VERSION, preparation)).encode(), digest_size=16)
-    digest.update(_digest(source).encode())
+    for file in files(source):
+        if source.is_dir():  # its folders may say something, and so does the order
+            digest.update(repr(file.relative_to(source).as_posix()).encode())
+        digest.update(_remembered(file, known).encode())
     return digest.hexdigest()
+
+
+def _remembered(file: Path, known: Path | None) -> str:
+    """The digest of a file, which is not read again while it is as it was.
+
+    Reading 20 million interactions and their source takes a second or two, at each start.
+    Whatever writes to a file moves its inode's time of change, which nobody can set back.
+    """
+    if known is None:
+        return _digest(file)
+    note = known / hashlib.blake2b(str(file.resolve()).encode(), digest_size=16).hexdigest()
+    before, now = _state(file), time.time()
+    try:
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        if noted["state"] == before:
+            return str(noted["digest"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # never read before, or a note that somebody damaged
+    digest = _digest(file)
+    # A file that was written just now may be written again within one tick of its clock.
+    if _state(file) == before and abs(now - file.stat().st_ctime) > _SETTLED:
+        with contextlib.suppress(OSError):  # another's cache: it goes without
+            known.mkdir(parents=True, exist_ok=True)
+            part = note.with_name(f"{note.name}.part-{secrets.token_hex(4)}")
+            part.write_text(json.dumps({"state": before, "digest": digest}), encoding="utf-8")
+            part.replace(note)
+    return digest
+
+
+def _state(file: Path) -> list[int]:
+    """What changes when a file does."""
+    found = file.stat()
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
 
 
 def cached(folder: Path, key: str, build: Callable[[], Interactions]) -> Interactions:
@@ -111,7 +153,8 @@ def _read(entry: Path) -> Interactions | None:
         manifest = json.loads((entry / _MANIFEST).read_text(encoding="utf-8"))
         for name, written in manifest["files"].items():
             file = entry / name
-            if file.stat().st_size != written["bytes"] or _digest(file) != written["blake2b"]:
+            size, digest = file.stat().st_size, written["blake2b"]
+            if size != written["bytes"] or _remembered(file, entry.parent / DIGESTS) != digest:
                 log.warning("the cache file %s is damaged: it is built anew", file)
                 return None
         cleaning = Cleaning(**manifest["cleaning"])

@@ -52,6 +52,10 @@ _NAMES: dict[str, tuple[frozenset[str], ...]] = {
     ),
     "position": (_names("position pos"),),
     "rating": (_names("rating ratings stars overall"),),
+    "event": (
+        _names("event events eventtype eventname"),
+        _names("action actiontype behavior type"),
+    ),
 }
 _REQUIRED = ("user", "item")
 
@@ -66,6 +70,7 @@ class Columns:
         timestamp: when; None where the table does not say.
         position: the order among a user's interactions of the same time.
         rating: how well it was liked.
+        event: what the user did, such as a view or a purchase.
     """
 
     user: str = AUTO
@@ -73,6 +78,7 @@ class Columns:
     timestamp: str | None = AUTO
     position: str | None = AUTO
     rating: str | None = AUTO
+    event: str | None = None
 
     def __str__(self) -> str:
         given = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -90,7 +96,7 @@ def sniff(path: Path, columns: Mapping[str, object] | Columns | None = None) -> 
     Reads the names, the types and some rows only.
 
     Args:
-        path: a Parquet or CSV file.
+        path: a table, see ``readers.base.scan``.
         columns: role -> the column's name, None for "there is none", or "auto".
 
     Raises:
@@ -170,6 +176,8 @@ def _fits(role: str, values: pl.Series) -> bool:
     if role == "timestamp":
         # Text that cannot be read is an error to report, not a sign of another meaning.
         return values.dtype.is_numeric() or values.dtype.is_temporal() or values.dtype == pl.String
+    if role == "event":
+        return values.dtype in (pl.String, pl.Categorical, pl.Enum) or values.dtype.is_integer()
     if values.dtype == pl.String:
         return bool(values.cast(pl.Float64, strict=False).is_not_null().any()) or len(values) == 0
     return values.dtype.is_numeric()

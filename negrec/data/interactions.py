@@ -5,14 +5,16 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from negrec.data.attributes import Attributes
-from negrec.data.truth import Truth
+
+if TYPE_CHECKING:  # it imports torch, which `negrec data` does without
+    from negrec.data.truth import Truth
 
 Ints = NDArray[np.int64]
 
@@ -43,6 +45,7 @@ class Cleaning:
         outside_core: rows dropped by the k-core filter.
         core: k of that filter, or of the one that the file's maker ran; None where there was none.
         repeats: of the rows kept, those whose user took the item before.
+        other_events: rows dropped for their event.
     """
 
     read: Counts
@@ -51,6 +54,7 @@ class Cleaning:
     outside_core: int = 0
     core: int | None = None
     repeats: int = 0
+    other_events: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Interactions:
         cleaning: what became of the table's rows.
         truth: the distribution that the data were drawn from, where it is known.
         attributes: of the items, where they are known; they have a hash of their own.
+        names: of the items, for people to read; null where one has none, (n_items,).
     """
 
     name: str
@@ -81,6 +86,7 @@ class Interactions:
     cleaning: Cleaning
     truth: Truth | None = None
     attributes: Attributes | None = None
+    names: pl.Series | None = None
 
     @property
     def n_users(self) -> int:
@@ -108,6 +114,7 @@ class Interactions:
         """What cleaning did, for people."""
         done, lines = self.cleaning, []
         dropped = {
+            "of other events": done.other_events,
             "below dataset.min_rating": done.below_rating,
             "duplicates": done.duplicates,
             f"outside the {done.core}-core": done.outside_core,

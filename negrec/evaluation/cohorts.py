@@ -1,5 +1,6 @@
 """Popularity cohorts of items."""
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -39,6 +40,50 @@ def popularity_cohorts(counts: Numbers) -> NDArray[np.int64]:
     of_item: NDArray[np.int64] = np.empty_like(cohort)
     of_item[order] = cohort
     return of_item
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """How large a cohort is: table 2 of Prakash et al., 2024 (arXiv:2410.17276).
+
+    Attributes:
+        items: how many there are.
+        share: of the catalogue.
+        interactions: share of the training interactions.
+        median_users: the median over its items of the share of the training users who took the
+            item ("median percentage of users"); NaN for a cohort without items.
+    """
+
+    items: int
+    share: float
+    interactions: float
+    median_users: float
+
+
+def cohort_sizes(user: NDArray[np.int64], item: NDArray[np.int64], n_items: int) -> list[Cohort]:
+    """The sizes of head, mid and tail.
+
+    Args:
+        user: of each training interaction, (n,).
+        item: its catalogue id 1..V, (n,).
+        n_items: V.
+    """
+    counts = np.bincount(item, minlength=n_items + 1)[1:]
+    cohort = popularity_cohorts(counts)
+    # Each user once for an item, however often they took it.
+    pairs = np.sort(user.astype(np.int64) * (n_items + 1) + item)
+    first = pairs[np.diff(pairs, prepend=-1) != 0]
+    takers = np.bincount(first % (n_items + 1), minlength=n_items + 1)[1:]
+    n_users = len(np.unique(user))
+    sizes = []
+    for index in range(len(COHORTS)):
+        inside = cohort == index
+        median = np.median(takers[inside]) / n_users if inside.any() else np.nan
+        interactions = counts[inside].sum() / len(item)
+        sizes.append(
+            Cohort(int(inside.sum()), float(inside.mean()), float(interactions), float(median))
+        )
+    return sizes
 
 
 def _whole(counts: NDArray[Any]) -> NDArray[np.int64]:

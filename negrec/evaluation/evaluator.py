@@ -141,7 +141,7 @@ class Evaluator:
         self.cohort: Ints = cohorts[held_out.target.numpy() - 1]  # target 0 reads the last: cold
         self._user: Ints = held_out.user.numpy()
         self._target: Ints = held_out.target.numpy()
-        known = _without_unknown(held_out)
+        known = without_unknown(held_out)
         self._histories, history = _distinct(known, info.max_length)
         # Targets of one history side by side, in the order of the histories.
         self._order = history.argsort(stable=True)
@@ -179,11 +179,11 @@ class Evaluator:
         scratch = Scratch()
         trained = isinstance(model, nn.Module) and any(True for _ in model.parameters())
         ranks, shown = [], []
-        with torch.no_grad(), _evaluating(model):
+        with evaluating(model):
             scorer = model.scorer.fixed()
             for batch in chunks(len(self._histories), self.batch_size):
                 part = self._histories.select(batch)
-                hidden = self._represent(model, part)
+                hidden = represent(model, part, self.info.max_length)
                 ranks.append(self._rank(hidden, scorer, batch, scratch))
                 if self.lists:
                     shown.append(self._show(hidden, scorer, part, trained, scratch))
@@ -207,16 +207,18 @@ class Evaluator:
             _tell(evaluation, type(model).__name__, self.cutoffs)
         return evaluation
 
-    def _represent(self, model: Ranker, part: HeldOut) -> Tensor:
-        """The state after each history, (m, D)."""
-        weight = model.scorer.weight
-        filled = part.end > part.start
-        if filled.all():
-            return model.represent(batch_of(part, self.info.max_length).to(weight.device))
-        hidden = model.scorer.nobody(len(part))
-        if filled.any():
-            hidden[filled.to(hidden.device)] = self._represent(model, part.select(filled))
-        return hidden
+    def first(self, model: Ranker, k: int) -> Ints:
+        """The k first items of each target's ranking, best first, see ``ranks.top``, (M, k)."""
+        scratch = Scratch()
+        lists = [torch.zeros(0, k, dtype=torch.int64)]
+        with evaluating(model):
+            scorer = model.scorer.fixed()
+            for batch in chunks(len(self._histories), self.batch_size):
+                part = self._histories.select(batch)
+                hidden = represent(model, part, self.info.max_length)
+                lists.append(top(hidden, scorer, part, self.seen, k, scratch)[0])
+        found: Ints = torch.cat(lists)[self._history][self._order.argsort()].numpy()
+        return found
 
     def _rank(self, hidden: Tensor, scorer: FixedScorer, batch: slice, scratch: Scratch) -> Ranks:
         """Ranks of the targets of a batch of histories."""
@@ -286,6 +288,24 @@ def accuracy(
     return found
 
 
+def represent(model: Ranker, part: HeldOut, max_length: int) -> Tensor:
+    """The state after each history, nobody's where it is empty, (m, D).
+
+    Args:
+        model: in evaluation mode.
+        part: histories of catalogue items only.
+        max_length: how many of the newest items the model reads.
+    """
+    weight = model.scorer.weight
+    filled = part.end > part.start
+    if filled.all():
+        return model.represent(batch_of(part, max_length).to(weight.device))
+    hidden = model.scorer.nobody(len(part))
+    if filled.any():
+        hidden[filled.to(hidden.device)] = represent(model, part.select(filled), max_length)
+    return hidden
+
+
 def batch_of(part: HeldOut, max_length: int) -> Batch:
     """The newest items of each history as a batch without targets.
 
@@ -316,7 +336,7 @@ class _Shown:
     sums: Tensor
 
 
-def _without_unknown(held_out: HeldOut) -> HeldOut:
+def without_unknown(held_out: HeldOut) -> HeldOut:
     """The same targets after histories of catalogue items only: no model knows another item."""
     known = held_out.items > 0
     if known.all():
@@ -360,13 +380,14 @@ def _tell(evaluation: Evaluation, model: str, cutoffs: Sequence[int]) -> None:
 
 
 @contextmanager
-def _evaluating(model: object) -> Iterator[None]:
-    """Switches dropout and the like off, and back on if it was on."""
-    if not isinstance(model, nn.Module) or not model.training:
-        yield
-        return
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train()
+def evaluating(model: object) -> Iterator[None]:
+    """Without gradients; switches dropout and the like off, and back on if it was on."""
+    with torch.no_grad():
+        if not isinstance(model, nn.Module) or not model.training:
+            yield
+            return
+        model.eval()
+        try:
+            yield
+        finally:
+            model.train()

@@ -192,15 +192,28 @@ def _count(scores: Tensor, target: Tensor) -> Ranks:
 
 def _first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Columns of the k largest scores of each row, descending, ties by column; and the scores."""
-    last = scores.topk(k, sorted=True).values[:, -1:]
-    above = scores > last
-    # Of those that tie for the last places, the ones with the smallest ids: topk takes any.
-    tied = scores == last
-    places = k - above.sum(1, keepdim=True)
-    chosen = above | (tied & (tied.cumsum(1) <= places))
-    column = chosen.nonzero()[:, 1].view(-1, k)  # ascending in each row
+    value, column = scores.topk(min(k + 1, scores.shape[1]))
+    # Where the next score ties with the last of the k, topk took any of those columns.
+    tied = (value[:, k:] == value[:, k - 1 : k]).any(1)
+    column = column[:, :k].sort(dim=1).values
+    if tied.any():
+        column[tied] = _smallest_columns(scores[tied], value[tied, k - 1 : k], k)
     value, order = scores.gather(1, column).sort(dim=1, descending=True, stable=True)
     return column.gather(1, order), value
+
+
+def _smallest_columns(scores: Tensor, last: Tensor, k: int) -> Tensor:
+    """The k first columns by score, of those that tie for the last places the smallest, (n, k).
+
+    Args:
+        scores: (n, V).
+        last: the k-th largest score of each row, (n, 1).
+        k: how many; they stand in ascending order.
+    """
+    above, tied = scores > last, scores == last
+    places = k - above.sum(1, keepdim=True)
+    chosen = above | (tied & (tied.cumsum(1) <= places))
+    return chosen.nonzero()[:, 1].view(-1, k)
 
 
 def _check_finite(hidden: Tensor, scorer: FixedScorer, part: HeldOut) -> None:

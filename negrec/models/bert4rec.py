@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -14,7 +13,7 @@ from negrec.models.base import SequenceModel
 from negrec.models.layers import ItemInput
 from negrec.models.transformer import Encoder, Init, Layout, Start
 from negrec.scoring import ItemScorer
-from negrec.types import HIDDEN, Batch, DatasetInfo, Queries
+from negrec.types import Batch, DatasetInfo, Queries
 
 
 class BERT4Rec(SequenceModel):
@@ -79,7 +78,7 @@ class BERT4Rec(SequenceModel):
         return replace(queries, hidden=self._ask(queries.hidden))
 
     def represent(self, batch: Batch) -> Tensor:
-        asking = with_hidden_end(batch)
+        asking = batch.with_hidden_end()
         return self._ask(self.states(asking)[asking.last])
 
     def states(self, batch: Batch) -> Tensor:
@@ -90,18 +89,3 @@ class BERT4Rec(SequenceModel):
 
     def _ask(self, states: Tensor) -> Tensor:
         return self.scorer.query(F.gelu(self.head(states)))
-
-
-def with_hidden_end(batch: Batch) -> Batch:
-    """The same sequences with one more item each that is not told, and no queries."""
-    shift = torch.arange(len(batch.offsets), device=batch.offsets.device)
-    offsets = batch.offsets + shift
-    token = torch.arange(len(batch.items), device=batch.items.device) + batch.sequence
-    end = offsets[1:] - 1
-    items = batch.items.new_full((len(batch.items) + batch.n_sequences,), HIDDEN)
-    items[token] = batch.items
-    position = torch.empty_like(items)
-    position[token] = batch.position
-    position[end] = batch.position[batch.last] + 1
-    none = batch.query[:0]
-    return replace(batch, items=items, position=position, offsets=offsets, query=none, target=none)

@@ -83,8 +83,7 @@ class Caser(SequenceModel):
 
     def states(self, batch: Batch) -> Tensor:
         """The state of every token, (T, 2 D)."""
-        index = torch.arange(len(batch.items), device=batch.items.device)
-        before = index - batch.offsets[:-1][batch.sequence]
+        before = batch.before
         embedded = self.input(batch.items, self.scorer)
         rows = [shifted(embedded, age, before) for age in range(self.window)]
         vertical = self.vertical(torch.stack(rows, 2)).mT.flatten(1)  # (T, vertical * D)

@@ -148,7 +148,9 @@ class Disentangle(nn.Module):
         key = key + F.relu(self.transform(key))
         query = self.query_norm(placed + self.query_bias)
         value = (self.clusters(hidden)[:, :, None] * hidden[:, None]).flatten(1)  # (T, K D)
-        gathered = self._gather(query, key, value, rows).view(len(hidden), -1, hidden.shape[1])
+        gathered = self._gather(query, key, value, rows).view(
+            *hidden.shape[:1], -1, hidden.shape[1]
+        )
         vectors: Tensor = self.vector_norm(gathered + (self.later_bias if later else self.bias))
         return vectors
 

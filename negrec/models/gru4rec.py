@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
 from negrec.models.base import SequenceModel
 from negrec.models.layers import Dropout, ItemInput
@@ -85,34 +83,9 @@ class GRU4Rec(SequenceModel):
 
     def states(self, batch: Batch) -> Tensor:
         """The state after every token, (T, D)."""
-        token, slot, sizes = time_major(batch)
-        x = self.dropout(self.input(batch.items[token], self.scorer))
+        times = batch.times
+        x = self.dropout(self.input(batch.items[times.token], self.scorer))
         for layer in self.layers:
-            x = self.dropout(layer(PackedSequence(x, sizes))[0].data)
-        states: Tensor = self.projection(x)[slot]
+            x = self.dropout(times.run(layer, x))
+        states: Tensor = self.projection(x)[times.slot]
         return states
-
-
-def time_major(batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-    """The order in which a recurrent network reads jagged sequences: all first items, all second.
-
-    At each time the sequences stand in the same order, longest first, so that those that still
-    go on are the first ones.
-
-    Args:
-        batch: B sequences of T tokens.
-
-    Returns:
-        The token in each slot, (T,); the slot of each token, (T,); and how many sequences each
-        time has, on the CPU, where PyTorch wants them, (longest,).
-    """
-    index = torch.arange(len(batch.items), device=batch.items.device)
-    time = index - batch.offsets[:-1][batch.sequence]
-    longest_first = batch.offsets.diff().argsort(descending=True, stable=True)
-    rank = torch.empty_like(longest_first)
-    rank[longest_first] = torch.arange(len(rank), device=rank.device)
-    sizes = torch.bincount(time)
-    slot = (sizes.cumsum(0) - sizes)[time] + rank[batch.sequence]
-    token = torch.empty_like(slot)
-    token[slot] = index
-    return token, slot, sizes.cpu()

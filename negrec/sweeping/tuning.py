@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from typing import Any
 
 import yaml
 
+from negrec.errors import InputError
 from negrec.sweeping import jobs
 
+_PLAIN = (str, int, float, bool, type(None))
 Setting = tuple[tuple[str, str], ...]
 
 
@@ -42,6 +45,14 @@ class Tuned:
 
     def write(self, root: Path, sweep: str) -> Path:
         """Writes ``tuned/<dataset>/<sampler>.yaml`` into a folder of configuration."""
+        for name in (self.dataset, self.sampler):  # as a run's folder says them
+            if not re.fullmatch(r"\w[\w.-]*", name):
+                raise InputError(f"{name!r} is no name of an option: nothing is written to tuned/")
+        for key, value in self.values.items():
+            # What is written is configuration from now on: plain values only.
+            parts = value if isinstance(value, list) else [value]
+            if any(not isinstance(p, _PLAIN) or "${" in str(p) for p in parts):
+                raise InputError(f"{key}={value!r} is no plain value: nothing is written to tuned/")
         path = root / "tuned" / self.dataset / f"{self.sampler}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         nested: dict[str, Any] = {}

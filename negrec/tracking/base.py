@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import posixpath
 import re
 from collections.abc import Iterator, Mapping
@@ -47,10 +48,10 @@ class Tracker:
         self._resumed = any(event.kind == "run" for event in past)
         self._finished = False
         self._known: dict[str, dict[str, str | float]] = {"params": {}, "tags": {}}
-        self._past_metrics: set[tuple[str, int | None]] = set()
+        self._past_metrics: dict[tuple[str, int | None], float] = {}
         for event in past:
             if event.kind == "metrics":
-                self._past_metrics |= {(name, event.step) for name in event.values}
+                self._past_metrics |= {(n, event.step): float(v) for n, v in event.values.items()}
             elif event.kind in self._known:
                 self._known[event.kind].update(event.values)
 
@@ -78,7 +79,8 @@ class Tracker:
         """Logs the metrics of an epoch, or of the whole run, in one line.
 
         Values that an interrupted run logged before are dropped when the resumed run comes to
-        the same step again.
+        the same step again; those of the whole run only where they are the same, as a finished run
+        can be trained longer.
 
         Args:
             metrics: names as in "valid/hr_10"; NaN and infinities are allowed.
@@ -90,8 +92,8 @@ class Tracker:
         new = {
             name: float(value)
             for name, value in metrics.items()
-            # A whole run's value may be new: a finished run can be trained longer.
-            if step is None or (name, step) not in self._past_metrics
+            if (name, step) not in self._past_metrics
+            or (step is None and not _same(float(value), self._past_metrics[name, step]))
         }
         if new:
             self._log.append(Event("metrics", new, step))
@@ -106,13 +108,28 @@ class Tracker:
 
     def artifact(self, path: Path) -> None:
         """Names a file or folder inside the run folder that belongs to the results."""
+        self._log.append(Event("artifact", {"path": self._inside(path)}))
+
+    def stores_model(self, in_sweep: bool) -> bool:
+        """Whether the run's model belongs into the store.
+
+        Args:
+            in_sweep: the run is one of a sweep's.
+        """
+        return False
+
+    def model(self, path: Path) -> None:
+        """Names a folder inside the run folder that holds the run's model as a bundle."""
+        self._log.append(Event("model", {"path": self._inside(path)}))
+
+    def _inside(self, path: Path) -> str:
         inside = Path(path).resolve()
         folder = self.folder.resolve()
         if not inside.is_relative_to(folder) or inside == folder:
             raise ValueError(f"artifact {path}: it must lie inside the run folder {self.folder}")
         if not inside.exists():
             raise FileNotFoundError(f"artifact {path}: no such file or folder")
-        self._log.append(Event("artifact", {"path": inside.relative_to(folder).as_posix()}))
+        return inside.relative_to(folder).as_posix()
 
     def finish(self, status: Status) -> None:
         """Ends the run; a second call changes nothing."""
@@ -147,6 +164,10 @@ class Tracker:
 
     def _news(self, kind: str, name: str, value: str) -> bool:
         return self._known[kind].get(name) != value
+
+
+def _same(one: float, other: float) -> bool:
+    return one == other or (math.isnan(one) and math.isnan(other))
 
 
 def _flat(values: Mapping[str, object], prefix: str = "") -> Iterator[tuple[str, object]]:

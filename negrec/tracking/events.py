@@ -8,13 +8,15 @@ import math
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, get_args
 
+from negrec.writing import unwritable
+
 log = logging.getLogger(__name__)
 
-Kind = Literal["run", "params", "tags", "metrics", "artifact", "status"]
+Kind = Literal["run", "params", "tags", "metrics", "artifact", "model", "status"]
 FILE_NAME = "events.jsonl"
 
 
@@ -28,7 +30,8 @@ class Event:
 
     Attributes:
         kind: "run" (run_id, run_name, experiment: the first event), "params", "tags", "metrics",
-            "artifact" (path inside the run folder), "status" (RUNNING, FINISHED, FAILED, KILLED).
+            "artifact" and "model" (path inside the run folder; a model's is that of a bundle),
+            "status" (RUNNING, FINISHED, FAILED, KILLED).
         values: name to value; metrics are floats, all others text.
         step: the epoch of metrics; None for those of the whole run.
         time: milliseconds since 1970, the time that MLflow shows.
@@ -61,10 +64,14 @@ class Event:
 
 
 class EventLog:
-    """The file of a run's events; one process writes, others may read at the same time."""
+    """The file of a run's events; one process writes, others may read at the same time.
+
+    The times of its lines never go back, whatever the clock does.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._latest: int | None = None
 
     @property
     def size(self) -> int:
@@ -81,18 +88,28 @@ class EventLog:
             os.truncate(self.path, whole)
 
     def append(self, event: Event) -> None:
-        """Adds a line that is in the file, whole, when this returns; else not at all."""
-        line = event.to_json().encode() + b"\n"
-        with self.path.open("ab", buffering=0) as file:
-            before = file.tell()
-            try:
-                written = 0
-                while written < len(line):
-                    written += file.write(line[written:])
-            except OSError:
-                # A full disk: half a line here would spoil the next event.
-                os.truncate(self.path, before)
-                raise
+        """Adds a line that is in the file, whole, when this returns; else not at all.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self._latest is None:
+            self._latest = max((past.time for past, _ in self.read()), default=0)
+        self._latest = max(self._latest, event.time)
+        line = replace(event, time=self._latest).to_json().encode() + b"\n"
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                before = file.tell()
+                try:
+                    written = 0
+                    while written < len(line):
+                        written += file.write(line[written:])
+                except OSError:
+                    # A full disk: half a line here would spoil the next event.
+                    os.truncate(self.path, before)
+                    raise
+        except OSError as error:
+            raise unwritable(self.path, error) from error
 
     def read(self, offset: int = 0) -> list[tuple[Event, int]]:
         """The whole events from an offset on, each with the offset behind it."""

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Literal, ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
@@ -97,6 +97,8 @@ class MLflowTracker(Tracker):
         artifact_root: folder or URI for the artifacts of a new experiment; by default ``mlruns``
             beside the SQLite file, and on a server what the server decides.
         flush_seconds: the longest wait at the end of a run, seconds.
+        model: the model of a run is stored as an MLflow model; "auto": of every run that is on its
+            own, and of none in a sweep.
     """
 
     def __init__(
@@ -107,6 +109,7 @@ class MLflowTracker(Tracker):
         uri: str = "sqlite:///mlflow.db",
         artifact_root: str | None = None,
         flush_seconds: float = 60.0,
+        model: bool | Literal["auto"] = "auto",
     ) -> None:
         super().__init__(folder, run_name, experiment)
         if not (math.isfinite(flush_seconds) and flush_seconds >= 0):
@@ -114,6 +117,7 @@ class MLflowTracker(Tracker):
         self.uri = absolute_uri(uri)
         self.artifact_root = artifact_root
         self.flush_seconds = flush_seconds
+        self._stores_model = model
         self._delivery: Delivery | None = None
 
     def start(self, params: Mapping[str, object], tags: Mapping[str, str]) -> None:
@@ -140,6 +144,9 @@ class MLflowTracker(Tracker):
                 self._log.path,
                 f"negrec sync run={self.run_id}",
             )
+
+    def stores_model(self, in_sweep: bool) -> bool:
+        return not in_sweep if self._stores_model == "auto" else bool(self._stores_model)
 
     def identify(self, seconds: float) -> str | None:
         """MLflow's id of the run."""
@@ -453,14 +460,24 @@ class Sender:
 
     def _send_artifacts(self, client: MlflowClient) -> None:
         done = self._progress.artifacts
-        paths: dict[str, None] = {}
+        paths: dict[tuple[str, str], None] = {}
         for event, end in self._log.read(done):
             done = end
-            if event.kind == "artifact":
-                paths[str(event.values["path"])] = None
-        for path in paths:
-            self._send_artifact(client, path)
+            if event.kind in ("artifact", "model"):
+                paths[event.kind, str(event.values["path"])] = None
+        for kind, path in paths:
+            if kind == "model":
+                self._send_model(client, path)
+            else:
+                self._send_artifact(client, path)
         self._keep(artifacts=done)
+
+    def _send_model(self, client: MlflowClient, path: str) -> None:
+        from negrec.tracking import model
+
+        bundle = self._folder.resolve() / path
+        if bundle.is_dir() and bundle.resolve().is_relative_to(self._folder.resolve()):
+            self._call(model.log, client, self._progress.mlflow_run, bundle)
 
     def _send_artifact(self, client: MlflowClient, path: str) -> None:
         root = self._folder.resolve()
@@ -546,7 +563,7 @@ def _artifact_location(uri: str, root: str | None, experiment: str) -> str | Non
         root = str((database.parent if database else Path.cwd()) / "mlruns")
     if "://" not in root:
         root = Path(root).absolute().as_uri()
-    name = re.sub(r"[^\w.-]", "_", experiment)
+    name = re.sub(r"[^\w.-]", "_", experiment).lstrip(".") or "_"  # ".." would lead out
     return f"{root}/{name}"
 
 

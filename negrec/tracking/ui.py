@@ -81,7 +81,7 @@ def _serve(uri: str, host: str, port: int) -> int:
     with tempfile.TemporaryFile() as chatter:
         server = subprocess.Popen(
             command,
-            env={**os.environ, **ENVIRONMENT, **store},
+            env={**_inherited(), **ENVIRONMENT, **store},
             stdout=chatter,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its workers are stopped with it, below
@@ -105,6 +105,16 @@ def _serve(uri: str, host: str, port: int) -> int:
         f"negrec: MLflow's server ended (exit code {server.returncode}): {reason}", file=sys.stderr
     )
     return 1
+
+
+def _inherited() -> dict[str, str]:
+    """The environment, without what sets where a server listens or adds to its command line."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("UVICORN_", "GUNICORN_"))
+        and name not in ("MLFLOW_HOST", "MLFLOW_UVICORN_OPTS", "MLFLOW_GUNICORN_OPTS")
+    }
 
 
 def _answers(server: subprocess.Popen[bytes], address: str) -> bool:

@@ -16,8 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from negrec.errors import InputError
+from negrec.writing import replacing
 
 log = logging.getLogger(__name__)
+
+_WEIGHTS = ("model.", "objective.")  # what a best checkpoint holds
 
 Record = dict[str, float | int | str | bool | dict[str, float] | None]
 
@@ -52,21 +55,12 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
     # Cloned: safetensors refuses tensors that share memory, as tied parts do.
     tensors = {name: t.detach().cpu().clone() for name, t in checkpoint.tensors.items()}
     record = json.dumps(checkpoint.record, sort_keys=True)
-    temporary = path.with_suffix(".tmp")
     metadata = {"record": record, "digest": _digest(tensors, record)}
-    try:
+    with replacing(path, SafetensorError) as temporary:
         path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, temporary, metadata)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        with suppress(OSError):
-            temporary.unlink()
-        raise InputError(
-            f"cannot write the checkpoint {path}: {error}; free some space or choose another "
-            "folder with paths.runs_dir=..., then go on with `negrec train run=<id>`"
-        ) from error
 
 
 def load(path: Path) -> Checkpoint:
@@ -137,13 +131,47 @@ class Checkpoints:
         return [self.last, self.folder / "fresh.safetensors", self.previous]
 
     def load_last(self) -> Checkpoint | None:
-        """The newest checkpoint that is whole; None before the first."""
+        """The newest checkpoint that is whole; None before the first.
+
+        Newer ones are renamed: the next `save_last` must not put one in the place of a whole one.
+        """
         existing = [path for path in self._newest if path.exists()]
+        damaged = []
         for path in existing:
             try:
-                return load(path)
+                found = load(path)
             except DamagedError as error:
                 log.warning("checkpoint is damaged and left aside: %s", error)
+                damaged.append(path)
+                continue
+            for left in damaged:
+                left.replace(left.with_suffix(".damaged"))
+            return found
         if existing:
             raise InputError(f"every checkpoint in {self.folder} is damaged: start the run anew")
         return None
+
+    def load_best(self, epoch: int) -> Checkpoint:
+        """The best checkpoint; where it is damaged, another one of the same weights.
+
+        Args:
+            epoch: the best one, from 0.
+
+        Raises:
+            InputError: there is no other.
+        """
+        try:
+            return load(self.best)
+        except DamagedError as error:
+            for path in self._newest:
+                with suppress(DamagedError):
+                    found = load(path)
+                    # Saved at an epoch's end, it stands at the beginning of the next one.
+                    if (found.record["epoch"], found.record["step"]) == (epoch + 1, 0):
+                        log.warning("the best checkpoint is damaged: made anew from %s", path)
+                        kept = {k: t for k, t in found.tensors.items() if k.startswith(_WEIGHTS)}
+                        save(Checkpoint(kept, found.record), self.best)
+                        return found
+            raise InputError(
+                f"the best checkpoint is damaged ({error}): start the run anew"
+            ) from error

@@ -1,10 +1,12 @@
-"""Ctrl-C and SIGTERM end a run between two steps, after a checkpoint."""
+"""Ctrl-C and SIGTERM: a training ends between two steps, after a checkpoint; all else at once."""
 
 from __future__ import annotations
 
 import logging
 import signal
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -21,6 +23,37 @@ class InterruptedRunError(Exception):
     def __init__(self, number: int) -> None:
         super().__init__(f"interrupted by {signal.Signals(number).name}")
         self.signal = number
+
+
+class TerminatedError(KeyboardInterrupt):
+    """SIGTERM where nothing holds it back: a Ctrl-C of another number."""
+
+    signal = signal.SIGTERM
+
+
+@contextmanager
+def terminable() -> Iterator[None]:
+    """While entered, SIGTERM ends what is going on as Ctrl-C does, in order.
+
+    In a thread other than the main one it does nothing.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TerminatedError
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def exit_code(error: InterruptedRunError | KeyboardInterrupt) -> int:
+    """128 + the number of the signal, as shells have it."""
+    return 128 + int(getattr(error, "signal", signal.SIGINT))
 
 
 class Interruption:

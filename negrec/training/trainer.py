@@ -22,7 +22,7 @@ from negrec.errors import InputError
 from negrec.evaluation.observer import Observer
 from negrec.models.base import SequenceModel
 from negrec.objectives.base import Objective
-from negrec.training.checkpoint import Checkpoint, Checkpoints, DamagedError, load, save
+from negrec.training.checkpoint import Checkpoint, Checkpoints, save
 from negrec.training.early_stopping import EarlyStopping
 from negrec.training.interruption import InterruptedRunError, Interruption
 from negrec.training.progress import TrainingProgress
@@ -109,6 +109,7 @@ class Trainer:
             epochs are trained and the last one is kept.
         optimizer: makes the optimiser from parameters.
         schedule: of the learning rate after the warm-up: constant, linear or cosine.
+        schedule_epochs: when a schedule that ends comes to its end; None: at ``max_epochs``.
         warmup_steps: over which the learning rate rises from 0.
         clip_norm: largest norm of the gradient; None: not clipped.
         device: "auto" takes CUDA where there is any, else the CPU.
@@ -132,6 +133,7 @@ class Trainer:
         patience: int | None = None,
         metric: str | None = "ndcg_10",
         schedule: str = "constant",
+        schedule_epochs: int | None = None,
         warmup_steps: int = 0,
         clip_norm: float | None = None,
         device: str = "auto",
@@ -146,6 +148,7 @@ class Trainer:
             "osf": osf,
             "evaluate_every": evaluate_every,
             "patience": patience,
+            "schedule_epochs": schedule_epochs,
             "warmup_steps": warmup_steps,
         }
         for name, value in whole.items():
@@ -157,6 +160,8 @@ class Trainer:
             raise ValueError(f"evaluate_every must be at least 1, got {evaluate_every}")
         if schedule not in SCHEDULES:
             raise ValueError(f"schedule must be one of {', '.join(SCHEDULES)}, got {schedule!r}")
+        if schedule_epochs is not None and schedule_epochs < 1:
+            raise ValueError(f"schedule_epochs must be at least 1 or null, got {schedule_epochs}")
         if warmup_steps < 0:
             raise ValueError(f"warmup_steps must be at least 0, got {warmup_steps}")
         if clip_norm is not None and not clip_norm > 0:
@@ -173,6 +178,7 @@ class Trainer:
         self.metric = metric
         self.make_optimizer = optimizer
         self.schedule = schedule
+        self.schedule_epochs = max_epochs if schedule_epochs is None else schedule_epochs
         self.warmup_steps = warmup_steps
         self.clip_norm = clip_norm
         self.device = choose_device(device)
@@ -273,7 +279,7 @@ class _Run:
         if trainer.metric is None:
             converged, best_value = True, math.nan
         if at.best_epoch >= 0:
-            self.load_weights(self.best())
+            self.load_weights(self.checkpoints.load_best(at.best_epoch))
         return Fit(at.epoch, at.best_epoch, best_value, converged, at.seconds, at.seconds_to_best)
 
     def train_epoch(self, interruption: Interruption, progress: TrainingProgress) -> None:
@@ -338,7 +344,7 @@ class _Run:
         torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", step.epoch, step.index))
         self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *step.batch_key))
         done = step.epoch * len(trainer.loader) + step.index
-        total = trainer.max_epochs * len(trainer.loader)
+        total = trainer.schedule_epochs * len(trainer.loader)
         scale = factor(trainer.schedule, done, trainer.warmup_steps, total)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * scale
@@ -457,14 +463,6 @@ class _Run:
         tensors |= {f"objective.{k}": v for k, v in self.objective.state_dict().items()}
         return tensors
 
-    def best(self) -> Checkpoint:
-        try:
-            return load(self.checkpoints.best)
-        except DamagedError as error:
-            raise InputError(
-                f"the best checkpoint is damaged ({error}): start the run anew"
-            ) from error
-
     def load_weights(self, checkpoint: Checkpoint) -> None:
         self.model.load_state_dict(checkpoint.part("model"))
         self.objective.load_state_dict(checkpoint.part("objective"))
@@ -499,6 +497,8 @@ class _Run:
         self.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
         self.at = Progress(**checkpoint.record)  # type: ignore[arg-type]
         at = self.at
+        if at.best_epoch >= 0:  # its loss is known before hours are spent
+            self.checkpoints.load_best(at.best_epoch)
         self.stopping.best_value, self.stopping.best_epoch = at.best_value, at.best_epoch
         self.stopping.waited = at.waited
         log.info("resumed at epoch %d, step %d", at.epoch + 1, at.step)

@@ -81,6 +81,7 @@ REPEATED = [(1, 7, 1), (1, 8, 2), (1, 7, 3), (1, 7, 3), (2, 7, 4)]
         ("exact", [0, 1, 2, 4], 1, 1),
         ("first", [0, 1, 4], 2, 0),
         ("last", [1, 3, 4], 2, 0),
+        ("consecutive", [0, 1, 2, 4], 1, 1),
     ],
 )
 def test_duplicates(duplicates, kept, dropped, repeats):
@@ -88,6 +89,14 @@ def test_duplicates(duplicates, kept, dropped, repeats):
     assert made.own_ids(data) == [REPEATED[row] for row in kept]
     assert (data.cleaning.duplicates, data.cleaning.repeats) == (dropped, repeats)
     assert data.cleaning.read == Counts(2, 2, 5)
+
+
+def test_consecutive_repeats_are_those_of_one_user():
+    # In order of time user 1 takes 7 7 8 7, user 2 takes 7 7.
+    rows = [(1, 7, 1), (2, 7, 9), (1, 7, 2), (1, 7, 4), (1, 8, 3), (2, 7, 8)]
+    data = made.interactions(rows, duplicates="consecutive")
+    assert made.own_ids(data) == [(1, 7, 1), (1, 8, 3), (1, 7, 4), (2, 7, 8)]
+    assert data.cleaning.duplicates == 2
 
 
 def test_ratings():
@@ -183,7 +192,10 @@ def test_too_little(frame, rules, message):
 @pytest.mark.parametrize(
     ("rules", "message"),
     [
-        ({"duplicates": "drop"}, "duplicates must be one of keep, exact, first, last, got 'drop'"),
+        (
+            {"duplicates": "drop"},
+            "duplicates must be one of keep, exact, first, last, consecutive, got 'drop'",
+        ),
         ({"min_interactions": 0}, "min_interactions must be at least 1 or null, got 0"),
     ],
 )

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from negrec.evaluation.cohorts import popularity_cohorts
+from negrec.evaluation.cohorts import Cohort, cohort_sizes, popularity_cohorts
 
 
 @pytest.mark.parametrize(
@@ -63,3 +63,29 @@ def test_thirds_of_large_totals_are_exact():
 def test_impossible_counts(counts):
     with pytest.raises(ValueError, match="counts"):
         popularity_cohorts(counts)
+
+
+def test_sizes_by_hand():
+    # Item 1 four times by three users, 2 and 3 twice each, 4 once, 5 never: 9 interactions.
+    # Cumulated 4, 6, 8, 9, 9 against 3 and 6: 1 holds 4/9 > 1/3, so it is head all the same;
+    # 2 reaches 6, so it is tail like the rest.
+    user = np.array([0, 0, 1, 2, 0, 1, 2, 2, 0])
+    item = np.array([1, 1, 1, 1, 2, 2, 3, 3, 4])
+    head, mid, tail = cohort_sizes(user, item, 5)
+    assert head == Cohort(items=1, share=0.2, interactions=4 / 9, median_users=1.0)
+    assert (mid.items, mid.share, mid.interactions) == (0, 0, 0)
+    assert np.isnan(mid.median_users)
+    # Users of 2, 3, 4, 5: 2, 1 (who took it twice), 1, 0; the median is 1 of 3 users.
+    assert tail == Cohort(4, 0.8, 5 / 9, 1 / 3)
+
+
+def test_sizes_of_three_equal_thirds():
+    # 1: 6 interactions of 20, 2 and 3: 4 and 3 more, 4 to 10: one each.
+    counts = [6, 4, 3, 1, 1, 1, 1, 1, 1, 1]
+    item = np.repeat(np.arange(1, 11), counts)
+    user = np.concatenate([np.arange(n) for n in counts])  # each once
+    head, mid, tail = cohort_sizes(user, item, 10)
+    # Cumulated 6, 10, 13, 14, ... against 20/3 = 6.7 and 13.3.
+    assert [each.items for each in (head, mid, tail)] == [1, 2, 7]
+    # Of 6 users: 6; the median of 4 and 3; 1.
+    assert [each.median_users for each in (head, mid, tail)] == [1, 3.5 / 6, 1 / 6]

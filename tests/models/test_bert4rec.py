@@ -15,7 +15,7 @@ from negrec.losses.bce import BCE
 from negrec.losses.gbce import GBCE
 from negrec.losses.sampled_softmax import SampledSoftmax
 from negrec.losses.softmax import Softmax
-from negrec.models.bert4rec import BERT4Rec, with_hidden_end
+from negrec.models.bert4rec import BERT4Rec
 from negrec.objectives.ranking import Ranking
 from negrec.samplers.full import Full
 from negrec.samplers.genni import GenNi
@@ -95,7 +95,7 @@ def test_a_history_is_followed_by_a_hidden_item():
         query=none,
         target=none,
     )
-    asking = with_hidden_end(source)
+    asking = source.with_hidden_end()
     assert asking.items.tolist() == [1, 2, 3, 0, 5, 0, *range(1, L + 1), 0]
     assert asking.offsets.tolist() == [0, 4, 6, 6 + L + 1]
     assert asking.position.tolist() == [*range(7, 11), 7, 8, *range(7, 7 + L + 1)]

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from negrec.models.gru4rec import GRU4Rec, time_major
+from negrec.models.gru4rec import GRU4Rec
 from tests import toy
 
 D, V, L = 6, 20, 12
@@ -66,14 +66,14 @@ def test_packed_and_plain_computation_agree(chosen, histories):
     torch.testing.assert_close(packed_gradients, plain_gradients, atol=1e-9, rtol=1e-9)
 
 
-def test_time_major_order():
+def test_order_of_reading():
     # Inputs of three histories: tokens 0 1 | 2 3 4 | 5. Longest first: the second, the first, the
     # third; so first items are tokens 2 0 5, second items 3 1, third item 4.
     batch = toy.batch([[1, 2, 3], [4, 5, 6, 7], [8, 9]])
-    token, slot, sizes = time_major(batch)
-    assert token.tolist() == [2, 0, 5, 3, 1, 4]
-    assert slot.tolist() == [1, 4, 0, 3, 5, 2]
-    assert sizes.tolist() == [3, 2, 1]
+    times = batch.times
+    assert times.token.tolist() == [2, 0, 5, 3, 1, 4]
+    assert times.slot.tolist() == [1, 4, 0, 3, 5, 2]
+    assert times.sizes.tolist() == [3, 2, 1]
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from negrec.errors import InputError
 from negrec.tracking.events import Event, EventLog
 
 
@@ -67,7 +68,7 @@ def test_a_full_disk_leaves_no_half_line(log: EventLog) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 20, limits[1]))
     try:
-        with pytest.raises(OSError, match="large"):
+        with pytest.raises(InputError, match="large"):
             log.append(Event("tags", {"name": "value" * 20}))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)

@@ -28,6 +28,8 @@ def scan(path: Path) -> pl.LazyFrame:
     table = pl.scan_csv(
         path, separator=separator, infer_schema=False, row_index_name=ROW, glob=False
     )
+    # Polars keeps a quote in a quoted name doubled.
+    table = table.rename(lambda name: name.replace('""', '"'))
     columns = [name for name in table.collect_schema().names() if name != ROW]
     _refuse_a_cut_line(path, separator, len(columns))
     # Fields that a line lacks are read as missing values, an empty line as nothing else.
@@ -36,8 +38,18 @@ def scan(path: Path) -> pl.LazyFrame:
 
 
 def _header(path: Path) -> str:
+    if path.suffix == ".zst":  # for which Python has no reader before 3.14
+        first = pl.scan_csv(
+            path, has_header=False, n_rows=1, separator="\x1f", quote_char=None, glob=False
+        )
+        return str(first.select(pl.first().cast(pl.String)).collect().item())
     with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as file:
-        return file.readline(_TAIL).decode("utf-8-sig", errors="replace")
+        line = file.readline(_TAIL)
+    if line.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in line:
+        raise InputError(f"{path} is no UTF-8 text (UTF-16, perhaps): save it as UTF-8")
+    if b"\r" in line.rstrip(b"\r\n"):
+        raise InputError(f"{path}: its lines end in CR alone: save it with LF or CR LF")
+    return line.decode("utf-8-sig", errors="replace")
 
 
 def _refuse_equal_names(path: Path, header: str, separator: str) -> None:
@@ -50,8 +62,8 @@ def _refuse_equal_names(path: Path, header: str, separator: str) -> None:
 
 def _refuse_a_cut_line(path: Path, separator: str, n_columns: int) -> None:
     """Refuses a file whose writer or copier stopped in the middle of a line."""
-    if path.suffix == ".gz":
-        return  # gzip knows its own end
+    if path.suffix in (".gz", ".zst"):
+        return  # which know their own end
     with path.open("rb") as file:
         file.seek(-min(_TAIL, path.stat().st_size), 2)
         tail = file.read().decode("utf-8", errors="replace")

@@ -64,6 +64,8 @@ class LeakReport:
 
     def lines(self) -> list[str]:
         """For people."""
+        if not self.test_targets and not self.test_left_out:
+            return [f"split: {self.train_interactions:,} training interactions, nothing held out"]
         lines = [
             f"split: {self.train_interactions:,} training interactions, {self.valid_targets:,} "
             f"validation and {self.test_targets:,} test targets of {self.test_users:,} users"
