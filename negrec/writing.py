@@ -13,7 +13,7 @@ from negrec.errors import InputError
 def replacing(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     """Gives a name to write to, and puts that file in the place of ``path`` at the end.
 
-    A process that dies on the way leaves the old file, and so does an error.
+    A process that dies on the way leaves the old file, and so do an error and Ctrl-C.
 
     Args:
         path: of the file.
@@ -22,18 +22,19 @@ def replacing(path: Path, *failures: type[Exception]) -> Iterator[Path]:
     Raises:
         InputError: it cannot be written.
     """
-    kinds: tuple[type[Exception], ...] = (OSError, *failures)
     temporary = path.with_suffix(".tmp")
     try:
         yield temporary
         temporary.replace(path)
-    except kinds as error:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
-        raise unwritable(path, error) from error
+        if isinstance(error, (OSError, *failures)):
+            raise unwritable(path, error) from error
+        raise
 
 
-def unwritable(path: Path, error: Exception) -> InputError:
+def unwritable(path: Path, error: BaseException) -> InputError:
     """The line for a file that cannot be written: the disk is full, or may only be read."""
     reason = getattr(error, "strerror", None) or error
     return InputError(

@@ -35,6 +35,7 @@ from negrec.errors import InputError
 from negrec.sweeping import duration
 from negrec.sweeping.halving import CandidateError, Choice, Halving, Memory, Trial
 from negrec.sweeping.record import Order, Record
+from negrec.writing import replacing
 
 if TYPE_CHECKING:
     from negrec.data.interactions import Interactions
@@ -359,9 +360,8 @@ class Diary:
             "candidates": {c: made.words for c, made in self.plan.candidates.items()},
             **self.memory.as_dict(),
         }
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(self.path)
+        with replacing(self.path) as file:
+            file.write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
 
 
 class Runner:

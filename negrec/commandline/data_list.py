@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     typed = Typed.of(arguments)
     refuse_others(typed, "list", ("paths.data_dir",))
     folder = data_dir(typed)
-    show(table(entries(), folder))
+    show(entries(), folder)
     return 0
 
 
@@ -93,36 +93,42 @@ def _entry(name: str, node: DictConfig) -> Entry:
     return Entry(name, str(node.path), node.columns.timestamp is not None, source)
 
 
-def table(listed: Sequence[Entry], folder: Path) -> Table:
-    """What ``negrec data list`` shows."""
+def table(listed: Sequence[Entry], folder: Path, narrow: bool = False) -> Table:
+    """What ``negrec data list`` shows; narrow: with two lines for a data set."""
     shown = Table(
         box=None,
         padding=(0, 1, 0, 0),
         caption=f"here: in {folder}\n*: needs your own download, negrec data fetch NAME from=FILE",
         caption_justify="left",
     )
-    for name in ("name", "users", "items", "interactions", "times", "here", "from", "licence"):
-        numbers = name in ("users", "items", "interactions")
-        shown.add_column(name, justify="right" if numbers else "left", no_wrap=name != "licence")
+    shown.add_column("name\n  from, licence" if narrow else "name", overflow="fold")
+    for name in ("users", "items", "interactions"):
+        shown.add_column(name, justify="right", no_wrap=True)
+    for name in ("times", "here") if narrow else ("times", "here", "from", "licence"):
+        shown.add_column(name, no_wrap=True)
     for one in listed:
         source = one.source
         known = astuple(source.counts) if source.counts is not None else (None, None, None)
         host = (urlsplit(source.url).hostname or "").removeprefix("www.").removeprefix("files.")
+        where = host if source.manual is None else f"{host} *"
+        licence = source.licence.partition(" - ")[0]
         shown.add_row(
-            one.name,
+            f"{one.name}\n  {where}, {licence}" if narrow else one.name,
             *("?" if n is None else f"{n:,}" for n in known),
             "yes" if one.timestamps else "no",
             "yes" if (folder / one.path).exists() else "no",
-            host if source.manual is None else f"{host} *",
-            source.licence.partition(" - ")[0],
+            *(() if narrow else (where, licence)),
         )
     return shown
 
 
-def show(shown: Table) -> None:
+def show(listed: Sequence[Entry], folder: Path) -> None:
     """Within a terminal's width; a file has room for whole lines."""
-    console = Console()
+    console, wide = Console(markup=False, highlight=False), Console(width=1000)
+    shown = table(listed, folder)
+    needed = Measurement.get(wide, wide.options, shown).maximum
     if not console.is_terminal:
-        wide = Console(width=1000)
-        console = Console(width=Measurement.get(wide, wide.options, shown).maximum)
-    console.print(shown, highlight=False)
+        console.width = needed
+    elif console.width < needed:
+        shown = table(listed, folder, narrow=True)
+    console.print(shown)

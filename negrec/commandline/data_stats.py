@@ -285,6 +285,9 @@ def describe(
     for split in _SPLITS:
         told(split)
         splits[split] = _part(split, found)
+    if all(isinstance(refused, str) for refused in splits.values()):
+        # How popular items are can be told all the same: of all interactions.
+        splits["none"] = _part("none", found)
     told("shuffled histories")
     order = test("shuffled histories", None)
     equal_times = None

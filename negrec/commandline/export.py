@@ -12,7 +12,7 @@ from typing import Literal, get_args
 
 from negrec import experiment
 from negrec.commandline.trained import Trained, trained
-from negrec.commandline.typed import Typed
+from negrec.commandline.typed import Typed, spelled_out
 from negrec.errors import InputError
 from negrec.serving import export
 from negrec.serving.bundle import UnwritableError
@@ -52,16 +52,15 @@ def main(arguments: Sequence[str]) -> int:
     for name, text in (
         ("run=ID", "a finished run"),
         ("format=F", "torch (torch.export), onnx or mlflow (torch)"),
-        ("-o", "where to (export-ID-FORMAT); also out=FOLDER"),
+        ("out=FOLDER", "where to (export-ID-FORMAT); the same as -o FOLDER"),
         ("force=true", "replace what negrec export wrote there before"),
         ("KEY=VALUE", "as for negrec train, such as paths.runs_dir=FOLDER"),
     ):
-        metavar = "FOLDER" if name == "-o" else name
-        parser.add_argument(name.lower(), metavar=metavar, help=text)
+        parser.add_argument(name.lower(), metavar=name, help=text)
     if not arguments or {"-h", "--help"} & set(arguments):
         parser.print_help()
         return 0
-    given = Typed.of(spelled_out(arguments))
+    given = Typed.of(spelled_out(arguments, "exported"))
     for key in _KEYS:
         if sum(word.startswith(f"{key}=") for word in given.words) > 1:
             raise InputError(f"{key} is given twice: keep one of them")
@@ -76,19 +75,6 @@ def main(arguments: Sequence[str]) -> int:
     rest = [word for word in given.words if word.partition("=")[0] not in _KEYS]
     _export(run_id, rest, given.flags, format_, folder)
     return 0
-
-
-def spelled_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``-o FOLDER`` as ``out=FOLDER``."""
-    spelled, rest = [], list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word in ("-o", "--output"):
-            if not rest:
-                raise InputError("-o wants the name of a folder: -o exported")
-            word = f"out={rest.pop(0)}"
-        spelled.append(word)
-    return spelled
 
 
 def _refuse(folder: Path, force: str) -> None:

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 import polars as pl
@@ -19,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from negrec.commandline.trained import trained
-from negrec.commandline.typed import Typed
+from negrec.commandline.typed import Typed, spelled_out
 from negrec.data.cleaning import Rules, read
 from negrec.data.columns import AUTO, Columns, find
 from negrec.data.readers.base import ROW, scan
@@ -46,8 +47,9 @@ trained on the held-out items; negrec refit run=ID trains it on them too.
 
 With histories=FILE.parquet (or .csv: any table of user, item and, better, time) lists are made for
 the people of that file, from what it says of them alone. Nobody of them has to be in the data.
-Items that the model does not know are skipped and counted; a person without any known item gets
-the list of somebody of whom nothing is known.
+Items that the model does not know are skipped and counted. Who has no known item (or was not
+trained on, with a model that reads no histories, such as mf) gets the most popular items; the
+scores are then how often training shows them.
 
 Without -o ten lists are printed, and no file is written. Names: dataset.items=names.csv.
 """
@@ -108,15 +110,15 @@ def main(arguments: Sequence[str]) -> int:
     if not arguments or {"-h", "--help"} & set(arguments):
         parser.print_help()
         return 0
-    asked = _asked(Typed.of(_spelled_out(arguments)))
+    asked = _asked(Typed.of(spelled_out(arguments, "recs.parquet")))
     run = trained(asked.run, asked.rest, asked.flags)
     data, split, trainer = run.parts.interactions, run.parts.split, run.parts.trainer
     torch.set_num_threads(trainer.threads)
     recommender = Recommender(
         run.model.to(trainer.device),
+        split.info,
         data.item_ids.gather(split.catalogue),
         data.user_ids,
-        split.info.max_length,
         None if data.names is None else data.names.gather(split.catalogue),
     )
     columns = {**_columns(run.cfg), **asked.columns}
@@ -129,29 +131,18 @@ def main(arguments: Sequence[str]) -> int:
     if asked.users is not None:
         rows = _rows(asked.users, columns, people, asked.histories or data.name)
         histories, people = histories.select(rows), people.gather(rows.numpy())
-    _tell(histories, run.model.reads)
+    _tell(recommender, histories)
     seen = asked.seen or ("keep" if run.parts.test.seen == "keep" else "filter")
-    print(f"top {asked.top} of {len(recommender.item_ids):,} items, seen={seen}")
+    n_items = len(recommender.item_ids)
+    k = min(asked.top, n_items)
+    print(f"top {k:,} of {n_items:,} items, seen={seen}")
     if asked.out is not None:
-        _write(asked.out, _lists(recommender, people, histories, asked.top, seen))
+        _write(asked.out, _lists(recommender, people, histories, k, seen))
     if asked.out is None or sys.stdout.isatty():
-        _show(recommender, people, histories, asked.top, seen)
+        _show(recommender, people, histories, k, seen)
     if asked.out is None:
         print(f"-o recs.parquet writes the lists of all {len(people):,} users")
     return 0
-
-
-def _spelled_out(arguments: Sequence[str]) -> list[str]:
-    """The arguments with ``-o FILE`` as ``out=FILE``."""
-    spelled, rest = [], list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word in ("-o", "--output"):
-            if not rest:
-                raise InputError("-o wants the name of a file: -o recs.parquet")
-            word = f"out={rest.pop(0)}"
-        spelled.append(word)
-    return spelled
 
 
 def _asked(given: Typed) -> Asked:
@@ -165,6 +156,9 @@ def _asked(given: Typed) -> Asked:
         raise InputError(f"top={top} must be a whole number from 1")
     if seen not in (None, "filter", "keep"):
         raise InputError(f"seen={seen} must be filter or keep")
+    for key in ("users", "histories", "out"):
+        if given.value(key) == "":
+            raise InputError(f"{key}= wants the name of a file")
     force = given.value("force") or "false"
     if force not in ("true", "false"):
         raise InputError(f"force={force} must be true or false")
@@ -240,6 +234,8 @@ def _rows(users: Path, columns: Mapping[str, str], ids: pl.Series, where: object
         InputError: nobody is left.
     """
     asked = _listed(users, columns).drop_nulls()
+    if asked.is_empty():
+        raise InputError(f"{users} holds no user: a line each, or a table's column")
     once = asked.unique(maintain_order=True)
     if len(once) < len(asked):
         twice = asked.filter(asked.is_duplicated()).unique(maintain_order=True)
@@ -283,24 +279,21 @@ def _some(ids: pl.Series) -> str:
     return f"{len(ids):,} ({', '.join(map(str, ids.head(_NAMED)))}{more})"
 
 
-def _tell(histories: Histories, reads: bool) -> None:
-    """What is known of whom.
-
-    Args:
-        histories: of all that were asked for.
-        reads: whether the model reads them.
-    """
+def _tell(recommender: Recommender, histories: Histories) -> None:
+    """What is known of whom."""
     print(f"users: {len(histories):,}, with {len(histories.items.values):,} items in all")
     if histories.skipped:
         print(f"items skipped, which the model does not know: {histories.skipped:,}")
-    nobody = "the list of somebody of whom nothing is known"
-    if histories.n_empty:
-        print(f"users without a known item: {histories.n_empty:,}; each gets {nobody}")
-    strangers = int((histories.user < 0).sum())
-    if strangers and not reads:
+    strangers = int((~recommender.knows(histories)).sum())
+    if strangers:
+        why = (
+            "without a known item"
+            if recommender.model.reads
+            else "of whom this model, which reads no histories, learnt nothing"
+        )
         print(
-            f"users that were not trained on: {strangers:,}; this model knows users, not "
-            f"histories, and each gets {nobody}"
+            f"users {why}: {strangers:,}; each gets the most popular items, with how often "
+            "training shows them as scores"
         )
 
 
@@ -340,7 +333,7 @@ def _show(
     few = slice(0, _SHOWN)
     histories, people = histories.select(few), people[few]
     items, scores = recommender.top(histories, min(k, _LISTED), seen)
-    table = Table(box=box.SIMPLE_HEAD, show_lines=True)
+    table = Table(box=box.SIMPLE_HEAD)
     for name in ("user", "history, newest first", "recommended", "score"):
         table.add_column(name, justify="right" if name == "score" else "left")
     ends = histories.items.offsets
@@ -350,12 +343,12 @@ def _show(
         if len(taken) > _NEWEST:
             newest.append(f"and {len(taken) - _NEWEST:,} earlier")
         listed = items[row] > 0
-        table.add_row(
-            printable(str(person)),
-            "\n".join(newest),
-            "\n".join(_named(recommender, items[row][listed])),
-            "\n".join(f"{score:.3f}" for score in scores[row][listed].tolist()),
-        )
+        best = _named(recommender, items[row][listed])
+        values = [f"{score:.3f}" for score in scores[row][listed].tolist()]
+        # A row for each item: a long name takes several lines, and its score stays beside it.
+        for line in zip_longest([printable(str(person))], newest, best, values, fillvalue=""):
+            table.add_row(*line)
+        table.add_section()
     console = Console()
     console.print(table, markup=False, highlight=False)
 

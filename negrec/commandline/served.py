@@ -41,7 +41,8 @@ class Served:
 
         Args:
             model_input: ``history``, lists of own item ids, oldest first, where unknown ones are
-                skipped; and perhaps ``user``, own ids.
+                skipped; and perhaps ``user``, own ids. Of whom the model knows nothing gets what is
+                most popular.
             params: ``top``, how many items (10); ``seen``, "filter" leaves out the items of the
                 history, "keep" does not.
 
@@ -97,7 +98,7 @@ def load(folder: Path) -> Served:
     give_weights(model, bundle.weights)
     model.eval()
     recommender = Recommender(
-        model, bundle.items["id"], bundle.users["id"], bundle.max_length, bundle.names
+        model, bundle.facts(), bundle.items["id"], bundle.users["id"], bundle.names
     )
     return Served(recommender, bundle.seen)
 

@@ -16,7 +16,6 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
 from hydra.conf import HydraConf
 from hydra.utils import instantiate
 from omegaconf import DictConfig
@@ -29,7 +28,8 @@ from negrec.sweeping import jobs, tuning
 from negrec.sweeping.display import Display
 from negrec.sweeping.jobs import Failure
 from negrec.tracking.base import Status, Tracker
-from negrec.training.interruption import InterruptedRunError, TerminatedError, exit_code
+from negrec.tracking.runs import at_work
+from negrec.training.interruption import InterruptedRunError, exit_code
 
 if TYPE_CHECKING:
     from negrec.commandline.forecasting import Outlook
@@ -198,30 +198,21 @@ def _stopping_jobs(folder: Path) -> Iterator[None]:
         restore()  # once more to stop at once
         note.touch()
         deadline = time.monotonic() + _SAVE_SECONDS
-        while any(map(_held, folder.glob("*/run.lock"))) and time.monotonic() < deadline:
+        while any(map(at_work, folder.iterdir())) and time.monotonic() < deadline:
             time.sleep(0.1)
-        raise TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
+        signal.raise_signal(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before |= {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: stays ignored
+            before[number] = signal.signal(number, stop)
     try:
         yield
     finally:
         restore()
         note.unlink(missing_ok=True)
-
-
-def _held(file: Path) -> bool:
-    """Whether another process is at work in the folder of a lock."""
-    lock = FileLock(file, is_singleton=True)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        return True
-    lock.release()
-    return False
 
 
 def _names(word: str) -> bool:

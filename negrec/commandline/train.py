@@ -173,7 +173,10 @@ def show(result: RunResult, cfg: DictConfig) -> None:
         console.print(f"{what}, and nothing was measured" if measured is None else what)
     elif cfg.trainer.metric is None:
         console.print(f"{fit.epochs} epochs, {fit.seconds:.0f} s; nothing was measured")
-        console.print(f"go on from its weights with init_from={result.run_id}")
+        console.print(
+            f"use it with `negrec recommend run={result.run_id}`, or start another run from its "
+            f"weights with init_from={result.run_id}"
+        )
     else:
         console.print(
             f"best epoch {fit.best_epoch + 1} of {fit.epochs} "
@@ -201,9 +204,10 @@ def withdraw(settings: HydraConf) -> None:
     folder = Path(settings.runtime.output_dir)
     if (folder / "run.json").exists():
         return  # the run had begun, now or in an earlier process
-    for handler in logging.getLogger().handlers:
-        if isinstance(handler, logging.FileHandler):
-            handler.close()
+    root = logging.getLogger()
+    for handler in [x for x in root.handlers if isinstance(x, logging.FileHandler)]:
+        root.removeHandler(handler)  # closed, it would open its file again for another line
+        handler.close()
     (folder / f"{settings.job.name}.log").unlink(missing_ok=True)
     if settings.output_subdir is not None:
         shutil.rmtree(folder / settings.output_subdir)

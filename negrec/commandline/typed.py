@@ -113,6 +113,27 @@ def _unreadable(word: str) -> str:
     )
 
 
+def spelled_out(arguments: Sequence[str], example: str) -> list[str]:
+    """The arguments with ``-o PLACE`` as ``out=PLACE``.
+
+    Args:
+        arguments: as typed.
+        example: a place, for the message.
+
+    Raises:
+        InputError: nothing stands behind -o.
+    """
+    spelled, rest = [], list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word in ("-o", "--output"):
+            if not rest:
+                raise InputError(f"-o wants a name: -o {example}")
+            word = f"out={rest.pop(0)}"
+        spelled.append(word)
+    return spelled
+
+
 def refuse_repeats(words: Sequence[str]) -> None:
     """Hydra would silently take the last value of a key that is typed twice.
 

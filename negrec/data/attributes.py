@@ -84,7 +84,8 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> Attributes:
     if len(known) == 0:
         raise InputError(
             f"dataset.attributes: no item of {path} is in the data: its column {item} has ids such "
-            f"as {', '.join(pairs['id'].head(3))}, the data {', '.join(index['id'].head(3))}"
+            f"as {', '.join(pairs['id'].head(3))}, the data {', '.join(index['id'].head(3))}; give "
+            "attributes of the same preparation, or leave them out with dataset.attributes=null"
         )
     outside = pairs["id"].n_unique() - known["id"].n_unique()
     if outside:

@@ -24,7 +24,7 @@ from negrec.errors import InputError
 
 log = logging.getLogger(__name__)
 
-VERSION = 2  # goes up when the files or what preparation does to a table changes
+VERSION = 3  # goes up when the files or what preparation does to a table changes
 DIGESTS = "digests"  # folder within the cache's: see ``key``
 _MANIFEST = "manifest.json"
 _SETTLED = 2.0  # seconds; all file systems tell times apart that are this far from each other

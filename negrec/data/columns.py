@@ -164,7 +164,7 @@ def _guess(
     if role in _REQUIRED:
         raise InputError(
             f"{path}: no column looks like {role}s: {listed}; name it with "
-            f"dataset.columns.{role}=NAME"
+            f"dataset.columns.{role}=NAME (a first line must name the columns of a text table)"
         )
     return None
 

@@ -34,7 +34,7 @@ def download(url: str, path: Path, show: Show, wait: Callable[[float], None] = t
     those of the environment.
 
     Args:
-        url: http or https, and so is everything that it redirects to.
+        url: http or https, and so is everything that it redirects to; https stays https.
         path: where it lies when it is whole.
         show: told how far it is.
         wait: sleeps for so many seconds before another try.
@@ -54,10 +54,10 @@ def download(url: str, path: Path, show: Show, wait: Callable[[float], None] = t
             except _CutError as error:
                 failures = 0 if _size(part) > before else failures + 1
                 if failures == _TRIES:
-                    raise InputError(
-                        f"{url}: {error}; {_size(part):,} bytes are kept, and the same command "
-                        "goes on from there"
-                    ) from error
+                    then = "the same command tries again"
+                    if _size(part) and _version(part):
+                        then = f"{_size(part):,} bytes are kept, and the same command goes on there"
+                    raise InputError(f"{url}: {error}; {then}") from error
             wait(2.0**failures)
     part.replace(path)
     _mark(part).unlink(missing_ok=True)
@@ -73,16 +73,18 @@ def _receive(session: requests.Session, url: str, part: Path, show: Show) -> Non
         with session.get(url, headers=headers, stream=True, timeout=_TIMEOUT) as response:
             if response.headers.get("Content-Range") == f"bytes */{have}":
                 return  # nothing is missing
+            _refuse_plain(url, response)
             start = _start(response, part)
             _refuse_errors(url, response)
-            length = response.headers.get("Content-Length")
-            total = start + int(length) if length is not None else None
+            missing = response.raw.length_remaining
+            total = None if missing is None else start + missing
             if start == 0:
                 part.unlink(missing_ok=True)  # first: never old bytes beside a new version
                 _mark(part).write_text(_version_of(response), encoding="utf-8")
             with part.open("ab" if start else "wb") as file:
                 show(start, total)
-                for chunk in response.raw.stream(_CHUNK, decode_content=False):
+                # As the bytes come: what waits for a whole chunk is lost where the server stalls.
+                while chunk := response.raw.read1(_CHUNK, decode_content=False):
                     file.write(chunk)
                     start += len(chunk)
                     show(start, total)
@@ -90,7 +92,9 @@ def _receive(session: requests.Session, url: str, part: Path, show: Show) -> Non
         raise InputError(f"{url} cannot be trusted: {error}") from error
     except (requests.ConnectionError, requests.Timeout) as error:
         raise _CutError(f"it cannot be reached ({_reason(error)})") from error
-    except requests.RequestException as error:
+    except InputError:
+        raise
+    except (requests.RequestException, ValueError) as error:  # ValueError: redirects to no URL
         raise InputError(f"{url} cannot be fetched: {error}") from error
     except urllib3.exceptions.HTTPError as error:
         raise _CutError(f"the connection was cut ({_reason(error)})") from error
@@ -102,14 +106,23 @@ def _start(response: requests.Response, part: Path) -> int:
         return 0
     found = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     if found is None or int(found[1]) != _size(part):
-        part.unlink()
+        part.unlink(missing_ok=True)
         raise _CutError("the server sent another part of it than was asked for")
     return int(found[1])
 
 
+def _refuse_plain(url: str, response: requests.Response) -> None:
+    """Refuses redirects from https to http, where anybody on the way may send what they like."""
+    if not url.startswith("https:"):
+        return
+    plain = next((r.url for r in [*response.history, response] if r.url.startswith("http:")), None)
+    if plain is not None:
+        raise InputError(f"{url} cannot be trusted: it redirects to {plain}, without encryption")
+
+
 def _refuse_errors(url: str, response: requests.Response) -> None:
     code = response.status_code
-    if code < HTTPStatus.BAD_REQUEST:
+    if code in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         return
     said = f"{code} {response.reason}"
     if code >= HTTPStatus.INTERNAL_SERVER_ERROR or code in _BUSY:

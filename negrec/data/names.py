@@ -65,7 +65,8 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> pl.Series:
     if names.null_count() == len(names):
         raise InputError(
             f"dataset.items: no item of {path} is in the data: its column {item} has ids such as "
-            f"{', '.join(known['id'].head(3))}, the data {', '.join(wanted['id'].head(3))}"
+            f"{', '.join(known['id'].head(3))}, the data {', '.join(wanted['id'].head(3))}; give "
+            "names of the same preparation, or leave them out with dataset.items=null"
         )
     if names.null_count():
         log.info("%s items have no name in %s", f"{names.null_count():,}", path)

@@ -94,7 +94,16 @@ def fetch(entry: Entry, folder: Path, given: Path | None, show: Show) -> Fetched
             if given is None:
                 _check(archive, source)
             made = Path(scratch) / "prepared.parquet"
-            incomplete = _convert(entry, archive, Path(scratch), made)
+            try:
+                incomplete = _convert(entry, archive, Path(scratch), made)
+            except InputError as error:
+                if given is not None or source.checksum is not None:
+                    raise
+                # Nothing else tells a page or half a file from the data: it must not be kept.
+                archive.unlink()
+                raise InputError(
+                    f"{error}; it was removed, and the same command fetches it anew"
+                ) from error
             counts = count(made)
             record = {
                 "name": entry.name,

@@ -21,7 +21,7 @@ PER_SECOND: dict[Unit, int] = {
     "nanoseconds": 10**9,
 }
 FIRST = 1000  # texts that tell numbers from dates
-_NUMBER = r"^[+-]?\d+(\.\d*)?$"
+_NUMBER = r"^[+-]?\d+(\.\d*)?([eE][+-]?\d+)?$"
 
 
 def microseconds(times: pl.Series) -> tuple[pl.Series, str]:
@@ -122,7 +122,8 @@ def unit_of(largest: float) -> Unit:
 
 def _numbers(times: pl.Series) -> tuple[pl.Series, str]:
     if times.dtype.is_float():
-        times = times.set(~times.is_finite(), None)
+        # Float32 has no room for microseconds: different times would become equal.
+        times = times.cast(pl.Float64).set(~times.is_finite(), None)
     largest = times.abs().max() if times.dtype.is_signed_integer() else times.max()
     unit = unit_of(abs(float(largest)) if isinstance(largest, int | float) else 0.0)
     per_second = PER_SECOND[unit]

@@ -79,11 +79,14 @@ def _unzip(archive: Path, member: str, to: Path, limit: int) -> None:
 
 
 def _untar(archive: Path, member: str, to: Path, limit: int) -> None:
-    names, found = [], 0
+    names, found, size = [], 0, 0
     with tarfile.open(archive, "r|*") as opened:
         for entry in opened:
             _refuse(archive, entry.name, entry.isfile() or entry.isdir())
             names.append(entry.name)
+            size += entry.size
+            if size > limit:  # what is not needed has to be unpacked too, to be passed over
+                raise _too_large(archive, limit)
             if entry.isfile() and _is(entry.name, member):
                 found += 1
                 stream = opened.extractfile(entry)

@@ -19,6 +19,7 @@ from negrec.models.base import SequenceModel
 from negrec.samplers.base import Sampler
 from negrec.scoring import ItemScorer
 from negrec.types import Negatives, Queries, Step
+from negrec.writing import replacing
 
 log = logging.getLogger(__name__)
 
@@ -196,6 +197,5 @@ def save(frame: pl.DataFrame, path: Path) -> None:
     if path.exists():
         before = pl.read_parquet(path).filter(~pl.col("epoch").is_in(frame["epoch"].unique()))
         frame = pl.concat([before, frame]).sort("epoch", maintain_order=True)
-    temporary = path.with_suffix(".tmp")
-    frame.write_parquet(temporary)
-    temporary.replace(path)
+    with replacing(path, pl.exceptions.PolarsError) as file:
+        frame.write_parquet(file)

@@ -242,8 +242,8 @@ def _on_evaluation(described: Described) -> Iterator[str]:
                 f"{_percent(leak.test_cold / leak.test_targets)} of the test targets of {name} are "
                 "outside its catalogue and count as misses: look at the metrics _warm too"
             )
-        left_out = leak.test_left_out / (leak.test_left_out + leak.test_targets)
-        if left_out > 0.5:
+        if leak.test_left_out > leak.test_targets:
+            left_out = leak.test_left_out / (leak.test_left_out + leak.test_targets)
             yield (
                 f"{name} leaves out {_percent(left_out)} of the users of its test period, who have "
                 f"no history before it: {leak.test_targets:,} targets remain"
@@ -420,20 +420,23 @@ def _leaks(described: Sequence[Described]) -> Sheet:
     def cells(part: Part) -> list[str]:
         leak = part.leak
         later = "-" if leak.later_than_test is None else _percent(leak.later_than_test)
-        shares = [leak.test_users_unseen, leak.test_targets_unseen]
+        shares = [leak.test_users_unseen, leak.test_targets_unseen] if leak.test_targets else []
+        unseen = [_percent(share) for share in shares] or ["-", "-"]
         targets = [leak.train_interactions, leak.valid_targets, leak.test_targets]
-        return [*(f"{n:,}" for n in targets), *(_percent(share) for share in shares), later]
+        return [*(f"{n:,}" for n in targets), *unseen, later]
 
     notes = [
-        "unseen: without a training interaction; later: training interactions that are not earlier "
-        "than another user's test target (0% is clean)",
+        "users unseen: test users without a training interaction; targets unseen: test targets "
+        "whose item has none; later: training interactions that are not earlier than another "
+        "user's test target (0% is clean)",
         *(why for d in described for why in d.splits.values() if isinstance(why, str)),
     ]
     for each in described:
         core = next(iter(each.parts.values())).leak.core
         if core is not None:
             notes.append(f"{each.name}: the {core}-core filter looked at held-out rows too")
-    header = ["", "split", "training", "valid", "test", "users\nunseen", "items\nunseen", "later"]
+    header = ["", "split", "training", "valid", "test"]
+    header += ["users\nunseen", "targets\nunseen", "later"]
     return Sheet(
         "What is held out, and how clean it is", header, _by_split(described, cells), 2, notes
     )

@@ -29,6 +29,7 @@ from negrec.reporting import wording
 from negrec.reporting.cells import Comparison
 from negrec.reporting.runs import Run
 from negrec.reporting.significance import Summary, describe
+from negrec.writing import replacing
 
 METRICS = ("hr", "ndcg", "mrr", "recall", "balance")
 _MOST_GROUPS = 10  # that a table has room for
@@ -338,17 +339,15 @@ def save(rescored: Rescored, folder: Path, comparisons: Sequence[Comparison]) ->
     groups = rescored.groups
     record = {"cohorts": groups.text, "groups": groups.names, "runs": runs}
     of_runs, of_cells = folder / "rescore.json", folder / "rescore.csv"
-    temporary = of_runs.with_suffix(".tmp")
-    temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    temporary.replace(of_runs)
-    with temporary.open("w", newline="", encoding="utf-8") as file:
+    with replacing(of_runs) as aside:
+        aside.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    with replacing(of_cells) as aside, aside.open("w", newline="", encoding="utf-8") as file:
         lines = csv.writer(file)
         lines.writerow(["comparison", "cell", "metric", "n", "mean", "sd", "low", "high"])
         for row in rescored.rows:
             of = row.values
             numbers = ["" if math.isnan(x) else repr(x) for x in (of.mean, of.sd, of.low, of.high)]
             lines.writerow([row.comparison, row.cell, row.metric, of.n, *numbers])
-    temporary.replace(of_cells)
     return of_runs, of_cells
 
 

@@ -11,10 +11,12 @@ from torch import Tensor
 
 from negrec.data.interactions import Ints
 from negrec.errors import InputError
-from negrec.evaluation.evaluator import Ranker, evaluating, represent
+from negrec.evaluation.evaluator import batch_of, evaluating
 from negrec.evaluation.ranks import Seen, top
+from negrec.models.base import SequenceModel
+from negrec.models.popularity import Popularity
 from negrec.scoring import Scratch, chunks
-from negrec.types import HeldOut, Jagged, slices
+from negrec.types import Batch, DatasetInfo, HeldOut, Jagged, slices
 
 _BATCH = 512  # histories that the model reads at once
 
@@ -53,11 +55,6 @@ class Histories:
     def __len__(self) -> int:
         return len(self.user)
 
-    @property
-    def n_empty(self) -> int:
-        """People of whom nothing is known: the same list for each of them."""
-        return int((self.items.lengths == 0).sum())
-
     def select(self, index: Tensor | slice) -> Histories:
         """Some of the people, in the given order; ``skipped`` is everybody's."""
         start, end = self.items.offsets[:-1], self.items.offsets[1:]
@@ -68,26 +65,30 @@ class Histories:
 class Recommender:
     """A trained model that speaks the user's own ids.
 
+    People of whom the model knows nothing get the most popular items: a model need not have an
+    opinion on what it was never trained for, and many give all items the same score there.
+
     Args:
         model: turns histories into states, which its scorer scores against the catalogue.
+        info: what it was trained on; it reads the newest ``max_length`` items.
         item_ids: own id of catalogue ids 1..V, (V,).
         user_ids: own id of each user index; somebody else is ranked for by the history alone.
-        max_length: how many of the newest items the model reads.
         names: of catalogue ids 1..V, for people to read; null where an item has none, (V,).
     """
 
     def __init__(
         self,
-        model: Ranker,
+        model: SequenceModel,
+        info: DatasetInfo,
         item_ids: pl.Series,
         user_ids: pl.Series,
-        max_length: int,
         names: pl.Series | None = None,
     ) -> None:
         self.model = model
+        self.popularity = Popularity(info).to(model.scorer.weight.device)
+        self.max_length = info.max_length
         self.item_ids = item_ids
         self.user_ids = user_ids
-        self.max_length = max_length
         self.names = names
         self._scratch = Scratch()
 
@@ -135,11 +136,22 @@ class Recommender:
             int(len(items) - known.sum()),
         )
 
+    def knows(self, histories: Histories) -> Tensor:
+        """Of whom the model knows anything, (M,): an item, or who it is where that is all it reads.
+
+        Users that training never showed have no vector, so that all of them are the same to it.
+        """
+        if self.model.reads:
+            return histories.items.lengths > 0
+        with evaluating(self.model):
+            states = self.model.represent(self._batch(self.model, _asked(histories)))
+            return (states != self.model.scorer.nobody(1)).any(1).cpu()
+
     def top(self, histories: Histories, k: int, seen: Seen = "filter") -> tuple[Tensor, Tensor]:
         """The k best items for each history, best first, ties by id, and their scores.
 
-        Where fewer are left, the rest is item 0 with the score -inf. A history without items gets
-        the list of somebody of whom nothing is known.
+        Where fewer are left, the rest is item 0 with the score -inf. Of whom the model knows
+        nothing gets the most popular items, and how often training shows them as their scores.
 
         Args:
             histories: M of them; the model reads the newest items of each.
@@ -152,25 +164,32 @@ class Recommender:
         Raises:
             InputError: a score is not finite.
         """
-        part = HeldOut(
-            histories.user,
-            torch.zeros_like(histories.user),  # no target
-            histories.items.values,
-            histories.items.offsets[:-1],
-            histories.items.offsets[1:],
-        )
+        part = _asked(histories)
         items = torch.empty(len(part), k, dtype=torch.int64)
         scores = torch.empty(len(part), k)
         # Batches of similar lengths: short histories share a row of attention.
         order = histories.items.lengths.clamp(max=self.max_length).argsort(stable=True)
-        with evaluating(self.model):
-            scorer = self.model.scorer.fixed()
-            for batch in chunks(len(part), _BATCH):
-                rows = order[batch]
-                of_batch = part.select(rows)
-                hidden = represent(self.model, of_batch, self.max_length)
-                items[rows], scores[rows] = top(hidden, scorer, of_batch, seen, k, self._scratch)
+        known = self.knows(histories)[order]
+        for model, some in ((self.model, order[known]), (self.popularity, order[~known])):
+            with evaluating(model):
+                scorer = model.scorer.fixed()
+                for batch in chunks(len(some), _BATCH):
+                    rows = some[batch]
+                    of_batch = part.select(rows)
+                    hidden = model.represent(self._batch(model, of_batch))
+                    items[rows], scores[rows] = top(
+                        hidden, scorer, of_batch, seen, k, self._scratch
+                    )
         return items, scores
+
+    def _batch(self, model: SequenceModel, part: HeldOut) -> Batch:
+        """What a model reads of people: their newest items, or only who they are."""
+        if model.reads:
+            batch = batch_of(part, self.max_length)
+        else:
+            none = part.user[:0]
+            batch = Batch(part.user, none, none, part.start.new_zeros(len(part) + 1), none, none)
+        return batch.to(model.scorer.weight.device)
 
     def own(self, items: Tensor) -> pl.Series:
         """Own ids of catalogue ids, null for 0, in one column."""
@@ -208,6 +227,13 @@ class Recommender:
     def _of(self, values: pl.Series, items: Tensor) -> pl.Series:
         index = pl.Series((items.flatten() - 1).numpy())
         return values.gather(index.set(index < 0, None))
+
+
+def _asked(histories: Histories) -> HeldOut:
+    """Histories as the evaluation has them, without targets."""
+    items = histories.items
+    no_target = torch.zeros_like(histories.user)
+    return HeldOut(histories.user, no_target, items.values, items.offsets[:-1], items.offsets[1:])
 
 
 def found(own: pl.Series, ids: pl.Series, what: str) -> pl.Series:

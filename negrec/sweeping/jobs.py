@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from negrec.writing import replacing
+
 Retry = Literal["failed", "all", "none"]
 Status = Literal["NEW", "RUNNING", "KILLED", "FAILED", "FINISHED"]
 
@@ -34,8 +36,8 @@ class Failure:
 
     def write(self, folder: Path) -> None:
         """Keeps it in the job's folder."""
-        text = json.dumps(asdict(self), indent=1) + "\n"
-        (folder / _FAILURE).write_text(text, encoding="utf-8")
+        with replacing(folder / _FAILURE) as file:
+            file.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Self
 
 from negrec.errors import InputError
 from negrec.sweeping.forecast import Cut, Forecast
+from negrec.writing import replacing
 
 FILE_NAME = "sweep.json"
 
@@ -86,6 +87,5 @@ class Record:
 
     def write(self, folder: Path) -> None:
         """Atomically: a killed process leaves the old record or the new one."""
-        temporary = folder / f"{FILE_NAME}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
-        temporary.replace(folder / FILE_NAME)
+        with replacing(folder / FILE_NAME) as file:
+            file.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")

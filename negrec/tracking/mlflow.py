@@ -34,6 +34,7 @@ from negrec.errors import InputError
 from negrec.tracking.base import RUN_ID_TAG, Status, Tracker
 from negrec.tracking.events import FILE_NAME, Event, EventLog
 from negrec.tracking.redaction import without_secrets
+from negrec.tracking.runs import at_work
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -345,10 +346,21 @@ class Sender:
         self._client = None
         self._keep(trouble=_short(error))
 
-    def killed(self) -> None:
-        """Says that the run's process is gone."""
-        if self._client is not None:
-            self._client.set_terminated(self._progress.mlflow_run, "KILLED")
+    def end(self, gone: bool) -> None:
+        """Says that the run was killed, where its log does not say how it ended.
+
+        Args:
+            gone: its process is known to have died.
+        """
+        events = [event for event, _ in self._log.read()]
+        said = [event.values["status"] for event in events if event.kind == "status"]
+        ended = bool(said) and said[-1] != "RUNNING"
+        if ended or not (gone or not at_work(self._folder)):
+            return
+        if self._client is None:  # all but this had arrived
+            self._client = self._open()
+        run = self._progress.mlflow_run
+        self._call(self._client.set_terminated, run, "KILLED", events[-1].time)
 
     def _keep(self, **changes: object) -> None:
         changed = replace(self._progress, **changes)  # type: ignore[arg-type]
@@ -658,8 +670,8 @@ def _follow(sender: Sender, closing: threading.Event, said: list[str]) -> int:
         last = closing.is_set()  # asked before sending: what came before it is sent
         try:
             sender.send()
-            if last and not said[0]:
-                sender.killed()
+            if last:
+                sender.end(gone=not said[0])
             pause = _POLL_SECONDS
         except Exception as error:  # a store may raise anything, and the log keeps the values
             sender.failed(error)

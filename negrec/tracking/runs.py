@@ -4,6 +4,8 @@ import difflib
 import json
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from negrec.errors import InputError
 
 
@@ -30,6 +32,20 @@ def find_run(run_id: str, root: Path) -> Path:
         case several:
             listed = ", ".join(map(str, several))
             raise InputError(f"run={run_id}: several folders have this id, keep one: {listed}")
+
+
+def at_work(folder: Path) -> bool:
+    """Whether another process is at work on the run in a folder, by the lock that it holds."""
+    file = folder / "run.lock"
+    if not file.exists():
+        return False
+    lock = FileLock(file, is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    lock.release()
+    return False
 
 
 def _hint(run_id: str, known: list[str]) -> str:

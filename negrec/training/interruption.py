@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from types import FrameType, TracebackType
 from typing import Self
 
 log = logging.getLogger(__name__)
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_LOOK_AGAIN_SECONDS = 0.05
 
 
 class InterruptedRunError(Exception):
@@ -35,20 +39,44 @@ class TerminatedError(KeyboardInterrupt):
 def terminable() -> Iterator[None]:
     """While entered, SIGTERM ends what is going on as Ctrl-C does, in order.
 
-    In a thread other than the main one it does nothing.
+    Both wait for an import to end: libraries swallow them there, or are left half imported. In a
+    thread other than the main one it does nothing.
     """
+    over = False
+
+    def again(number: int) -> None:
+        if not over:
+            os.kill(os.getpid(), number)
 
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TerminatedError
+        if _imports(frame):
+            timer = threading.Timer(_LOOK_AGAIN_SECONDS, again, [number])
+            timer.daemon = True
+            timer.start()
+            return
+        raise TerminatedError if number == signal.SIGTERM else KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, stop)
+    # What is ignored, as under nohup, stays ignored.
+    held = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+    before = {number: signal.signal(number, stop) for number in held}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        over = True
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a module is being imported where a signal came."""
+    while frame is not None:
+        if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+            return True
+        frame = frame.f_back
+    return False
 
 
 def exit_code(error: InterruptedRunError | KeyboardInterrupt) -> int:
@@ -72,7 +100,7 @@ class Interruption:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in _SIGNALS:
                 if signal.getsignal(number) != signal.SIG_IGN:  # as under nohup: stays ignored
                     self._before[number] = signal.signal(number, self._remember)
         return self

@@ -176,6 +176,10 @@ class Trainer:
         self.evaluate_every = evaluate_every
         self.patience = patience
         self.metric = metric
+        try:  # its settings are refused now, and not when the run has begun
+            optimizer([torch.nn.Parameter(torch.zeros(1))])
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"optimizer: {error}") from error
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.schedule_epochs = max_epochs if schedule_epochs is None else schedule_epochs

@@ -101,7 +101,7 @@ def measured(users: int, items: int, mean: float, k: int, threads: int) -> Clock
     clock, taken = Clock(), histories(users, items, mean)
     info = DatasetInfo(users, items, max_length=50, counts=torch.ones(items, dtype=torch.int64))
     model = TimedModel(info, scorer=ItemScorer).eval()
-    recommender = TimedRecommender(model, taken.item_ids, taken.user_ids, info.max_length)
+    recommender = TimedRecommender(model, info, taken.item_ids, taken.user_ids)
     model.clock = recommender.clock = clock
     with tempfile.TemporaryDirectory() as folder, clock.timed("write"):
         read = recommender.of(taken)

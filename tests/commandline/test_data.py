@@ -102,6 +102,18 @@ def test_the_list(capsys, conf, tmp_path):
     assert max(map(len, out.splitlines())) <= 100
 
 
+def test_the_list_in_a_narrow_terminal(capsys, conf, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as in a terminal
+    monkeypatch.setenv("COLUMNS", "80")
+    out = re.sub(r"\x1b\[[0-9;]*m", "", run(capsys, "list")[1])
+    lines = [line.rstrip() for line in out.splitlines()]
+    assert "…" not in out
+    assert max(map(len, lines)) <= 80
+    at = next(n for n, line in enumerate(lines) if line.startswith("retailrocket "))
+    assert cells(lines[at]) == ["retailrocket", "1,407,580", "235,061", "2,756,101", "yes", "no"]
+    assert lines[at + 1] == "  kaggle.com *, CC BY-NC-SA 4.0"
+
+
 def test_fetch(capsys, conf, tmp_path, site):
     code, out, err = run(capsys, "fetch", "tiny")
     assert (code, err) == (0, "")

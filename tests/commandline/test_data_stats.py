@@ -85,6 +85,24 @@ def test_without_times_there_is_one_split(stats):
     assert "needs timestamps" in found["splits"]["global_temporal"]["refused"]
 
 
+def test_where_nothing_can_be_held_out(stats):
+    # Each user took one thing: no history, by time or by place.
+    rows = [(f"u{n}", f"i{n % 3}", f"2024-01-{n + 1:02}") for n in range(8)]
+    pl.DataFrame(rows, schema=["user", "item", "date"], orient="row").write_csv("single.csv")
+    code, out, err = stats("single.csv", "clicks.csv", "shuffles=1")
+    assert (code, err) == (0, "")
+    text = " ".join(out.split())
+    assert "split=leave_one_out needs users with 3 interactions" in text
+    assert re.search(r"^ *single +none +8 +0 +0 +- +- +- *$", out, re.MULTILINE)
+    found = saved("data_stats/single+clicks")["datasets"][0]
+    assert set(found["splits"]) == {"leave_one_out", "global_temporal", "none"}
+    # 3, 3 and 2 of 8: differences 0, 1, 1 over the three pairs, times 2 / (2 * 3^2 * 8/3).
+    assert found["splits"]["none"]["gini"] == pytest.approx(1 / 12)
+    assert Path("data_stats/single+clicks/popularity.png").exists()
+    assert stats("single.csv")[0] == 0
+    assert Path("data_stats/single/popularity.png").exists()
+
+
 def test_several_side_by_side(stats, monkeypatch):
     monkeypatch.setenv("COLUMNS", "30")  # a pipe has room: nothing is folded or clipped
     Path("more").mkdir()

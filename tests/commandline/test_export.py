@@ -254,7 +254,7 @@ def test_a_folder_that_exists_is_replaced_when_told_and_only_if_it_is_an_export(
         (["format=torch"], "a run is needed"),
         (["run=abcdef12", "format=pickle"], "format=pickle must be one of torch, onnx, mlflow"),
         (["run=abcdef12", "run=b"], "run is given twice"),
-        (["run=abcdef12", "-o"], "-o wants the name of a folder"),
+        (["run=abcdef12", "-o"], "-o wants a name: -o exported"),
         (["run=abcdef12", "force=yes"], "force=yes must be true or false"),
         (["run=abcdef12", "-o", "no/where"], "there is no folder"),
         (["run=abcdef12"], "no such run"),

@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 from pathlib import Path
 
 import polars as pl
@@ -97,9 +98,7 @@ def test_any_model_says_what_it_says_alone(recommend, tmp_path, name):
     table = pl.read_parquet(tmp_path / "recs.parquet")
     run = trained(recommend.ids[name])
     data, split = run.parts.interactions, run.parts.split
-    alone = Recommender(
-        run.model, data.item_ids.gather(split.catalogue), data.user_ids, split.info.max_length
-    )
+    alone = Recommender(run.model, split.info, data.item_ids.gather(split.catalogue), data.user_ids)
     users = pl.Series(list(clicks()))
     read = alone.read(users, pl.Series(list(clicks().values())))
     items, scores = alone.top(read, 5, "keep")
@@ -169,11 +168,13 @@ def test_histories_of_others(recommend, tmp_path):
     found = pl.read_parquet(tmp_path / "recs.parquet")
     run = trained(recommend.ids["sasrec"])
     data = run.parts.interactions
-    alone = Recommender(run.model, data.item_ids, data.user_ids, 5)
+    alone = Recommender(run.model, run.parts.split.info, data.item_ids, data.user_ids)
     read = alone.read(None, pl.Series([[ITEMS[0], ITEMS[1]], []]))
     items, _ = alone.top(read, 20)
     for row, user in enumerate(["new", "user 1"]):
         assert found.filter(user=user)["item"].to_list() == alone.own(items[row]).to_list()
+    popular = run.parts.split.info.counts.sort(descending=True).values[:20]
+    assert found.filter(user="user 1")["score"].to_list() == popular.tolist()
 
 
 def test_one_history_of_one_item_with_other_columns(recommend, tmp_path):
@@ -191,7 +192,10 @@ def test_a_model_of_users_says_whom_it_does_not_know(recommend, tmp_path):
     table = pl.DataFrame({"user": ["user 1", "new"], "item": ITEMS[:2]})
     table.write_csv(tmp_path / "histories.csv")
     _, out, _ = recommend("mf", f"histories={tmp_path / 'histories.csv'}")
-    assert "users that were not trained on: 1; this model knows users, not histories" in out
+    assert (
+        "users of whom this model, which reads no histories, learnt nothing: 1; each gets the most "
+        "popular items, with how often training shows them as scores\n"
+    ) in out
 
 
 def test_ten_lists_for_the_eye(recommend):
@@ -216,6 +220,20 @@ def test_names_beside_the_ids(recommend, tmp_path):
     table = pl.read_csv(tmp_path / "recs.csv")
     assert table.columns == ["user", "rank", "item", "score", "name"]
     assert table["name"].to_list() == [f"[the] {ITEMS.index(item)}" for item in table["item"]]
+
+
+def test_a_long_name_leaves_each_score_beside_its_item(recommend, tmp_path):
+    names, recs = tmp_path / "names.csv", tmp_path / "recs.csv"
+    long = [f"{n} {'a long name ' * 20}" for n in range(30)]
+    pl.DataFrame({"item": ITEMS, "name": long}).write_csv(names)
+    (tmp_path / "ids.txt").write_text("user 7\n")
+    words = [f"users={tmp_path / 'ids.txt'}", f"dataset.items={names}", "top=8"]
+    _, out, _ = recommend("sasrec", *words)
+    assert recommend("sasrec", *words, "-o", str(recs))[0] == 0
+    table = pl.read_csv(recs)
+    # A line that ends in a score begins the name that it is of; names begin with their number.
+    beside = [re.findall(r"(\d+) a long", line) for line in re.findall(r".*\.\d{3} *$", out, re.M)]
+    assert [found[-1] for found in beside] == [name.split()[0] for name in table["name"]]
 
 
 def test_a_file_is_not_replaced_unless_it_is_said(recommend, tmp_path):
@@ -255,9 +273,10 @@ def test_nothing_half_written_is_left(recommend, tmp_path, monkeypatch):
         (["seen=zero"], "seen=zero must be filter or keep"),
         (["force=yes"], "force=yes must be true or false"),
         (["top=1", "top=2"], "top is given twice"),
-        (["-o"], "-o wants the name of a file"),
+        (["-o"], "-o wants a name: -o recs.parquet"),
         (["-o", "recs.xlsx"], "recs.xlsx: its name must end in one of .parquet, .csv"),
         (["-o", "no/recs.csv"], "there is no folder no"),
+        (["users="], "users= wants the name of a file"),
         (["users=none.txt"], "there is no file none.txt"),
         (["users=none.csv"], "there is no file none.csv"),
         (["histories=none.csv"], "there is no file none.csv"),
@@ -273,6 +292,21 @@ def test_refusals(recommend, words, line):
     assert err.count("\n") == 1
 
 
+def test_a_list_is_no_longer_than_the_catalogue(recommend, tmp_path):
+    # Lists of that length would not fit into any memory.
+    code, out, _ = recommend("sasrec", f"top={10**18}", "seen=keep", "-o", str(tmp_path / "r.csv"))
+    assert code == 0
+    assert "top 31 of 31 items" in out
+    assert len(pl.read_csv(tmp_path / "r.csv")) == 41 * 31
+
+
+def test_a_file_without_users_is_refused(recommend, tmp_path):
+    (tmp_path / "ids.txt").write_text("\n \n")
+    code, _, err = recommend("sasrec", f"users={tmp_path / 'ids.txt'}")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "ids.txt holds no user" in err
+
+
 def test_nobody_known_is_refused(recommend, tmp_path):
     (tmp_path / "ids.txt").write_text("x\ny\n")
     code, _, err = recommend("sasrec", f"users={tmp_path / 'ids.txt'}")
@@ -284,4 +318,4 @@ def test_the_help_page(recommend, capsys):
     assert cli.main(["recommend", "--help"]) == 0
     out = capsys.readouterr().out
     assert "run=ID" in out
-    assert "-o" in out
+    assert "the same as -o FILE" in out

@@ -18,6 +18,8 @@ class Site:
         moved: path -> where it redirects to.
         answers: status codes of the next answers, before it serves files again.
         cuts: after so many bytes of its body each of the next answers breaks off.
+        stalls: whether such an answer stays open in silence instead.
+        headers: of each answer, in place of its own of the same name.
         ranges: whether it knows Range.
         versions: whether it sends ETag.
         asked: (path, headers) of each request.
@@ -28,6 +30,8 @@ class Site:
     moved: dict[str, str] = field(default_factory=dict)
     answers: list[int] = field(default_factory=list)
     cuts: list[int] = field(default_factory=list)
+    stalls: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
     versions: bool = True
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -42,6 +46,7 @@ class Site:
 def served(**files: bytes) -> Iterator[Site]:
     """A site on loopback with these files at its top."""
     site = Site({f"/{name}": content for name, content in files.items()})
+    over = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -78,11 +83,14 @@ def served(**files: bytes) -> Iterator[Site]:
             if site.versions:
                 self.send_header("ETag", site.tag(self.path))
             body = content[start:]
-            self.send_header("Content-Length", str(len(body)))
+            for name, value in ({"Content-Length": str(len(body))} | site.headers).items():
+                self.send_header(name, value)
             self.end_headers()
             cut = site.cuts.pop(0) if site.cuts else len(body)
             site.sent.append(len(body[:cut]))  # before the reader can know that it is over
             self.wfile.write(body[:cut])
+            if cut < len(body) and site.stalls:
+                over.wait()
             self.close_connection = True
 
         def log_message(self, *_: object) -> None:
@@ -96,6 +104,7 @@ def served(**files: bytes) -> Iterator[Site]:
     try:
         yield site
     finally:
+        over.set()
         server.shutdown()
         thread.join()
         server.server_close()

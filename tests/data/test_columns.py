@@ -57,7 +57,7 @@ def test_a_column_is_used_once(tmp_path):
     ("header", "given", "message"),
     [
         ("a,item", {}, r"clicks.csv: no column looks like users: its columns are a, item; name it "
-         "with dataset.columns.user=NAME"),
+         r"with dataset.columns.user=NAME \(a first line must name the columns"),
         ("user,a", {}, "no column looks like items"),
         ("user,uid,item", {}, "user and uid may both be the column of users: choose with "
          "dataset.columns.user=NAME"),

@@ -1,3 +1,4 @@
+import io
 import random
 import resource
 import socket
@@ -53,6 +54,16 @@ def test_a_cut_connection_goes_on_where_it_was(site, tmp_path):
     assert ranges == [None, "bytes=400000-", "bytes=650000-"]
     assert [h.get("If-Range") for _, h in site.asked] == [None, *[site.tag("/z.zip")] * 2]
     assert site.sent == [400_000, 250_000, 350_000]  # every byte once
+    assert waits == [1.0, 1.0]
+
+
+def test_what_came_before_a_silence_is_kept(site, tmp_path, monkeypatch):
+    # Less than is asked for at a time, and the connection stays open.
+    monkeypatch.setattr(module, "_TIMEOUT", 0.2)
+    site.cuts, site.stalls = [100_000, 50_000], True
+    waits = []
+    assert fetch(site, tmp_path, waits=waits) == CONTENT
+    assert site.sent == [100_000, 50_000, 850_000]  # every byte once
     assert waits == [1.0, 1.0]
 
 
@@ -112,6 +123,66 @@ def test_no_such_file(site, tmp_path):
     with pytest.raises(InputError, match=r"http://.*/none.zip: the server answers 404 .*from=FILE"):
         fetch(site, tmp_path, "none.zip")
     assert len(site.asked) == 1
+    assert names(tmp_path) == []
+
+
+def test_a_server_that_keeps_failing_is_quoted_honestly(site, tmp_path):
+    site.cuts = [400_000, *[0] * 10]
+    with pytest.raises(InputError, match=r"400,000 bytes are kept, and the same command goes on"):
+        fetch(site, tmp_path)
+
+
+def test_what_cannot_be_gone_on_with_is_not_promised(site, tmp_path):
+    # Nothing tells whether the rest would belong to what came.
+    site.versions, site.cuts = False, [400_000] * 6
+    with pytest.raises(
+        InputError, match=r"the connection was cut .*; the same command tries again"
+    ):
+        fetch(site, tmp_path)
+
+
+@pytest.mark.parametrize("code", [204, 302, 304])
+def test_an_answer_without_a_file_is_none(site, tmp_path, code):
+    site.answers = [code]
+    with pytest.raises(InputError, match=rf"the server answers {code} "):
+        fetch(site, tmp_path)
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("code", [206, 416])
+def test_a_part_that_nobody_asked_for_is_not_believed(site, tmp_path, code):
+    site.answers = [code]
+    assert fetch(site, tmp_path) == CONTENT
+    assert len(site.asked) == 2
+
+
+@pytest.mark.parametrize("length", ["abc", "-5"])
+def test_a_length_that_is_none_is_not_heard(site, tmp_path, length):
+    site.headers = {"Content-Length": length}
+    shown = []
+    assert fetch(site, tmp_path, shown=shown) == CONTENT
+    assert shown[0] == (0, None)
+
+
+def test_a_redirect_to_no_address(site, tmp_path):
+    site.moved["/old.zip"] = "http://[::bad/"
+    with pytest.raises(InputError, match="cannot be fetched: Invalid IPv6 URL"):
+        fetch(site, tmp_path, "old.zip")
+
+
+@pytest.mark.parametrize("on_the_way", [True, False])
+def test_a_redirect_from_https_to_http_is_refused(monkeypatch, tmp_path, on_the_way):
+    urls = ["https://a.test/z", "http://b.test/z", *(["https://a.test/y"] if on_the_way else [])]
+    answers = []
+    for url in urls:
+        answer = requests.Response()
+        answer.url, answer.status_code, answer.raw = url, 200, io.BytesIO()
+        answers.append(answer)
+    *before, last = answers
+    last.history = before
+    monkeypatch.setattr(requests.Session, "get", lambda *_, **__: last)
+    with pytest.raises(InputError, match=r"a\.test/z .*redirects to http://b\.test/z, without"):
+        download("https://a.test/z", tmp_path / "z", lambda *at: None)
     assert names(tmp_path) == []
 
 

@@ -26,6 +26,21 @@ def test_by_user_and_time_and_of_equal_times_as_the_file_has_them(tmp_path):
     ]
 
 
+def test_many_equal_times_stay_as_the_file_has_them(tmp_path):
+    # More than a sort takes one by one: a few rows stay in order by themselves.
+    rows = [(n % 3, n, n // 7 % 2) for n in range(20_000)]
+    kept = prepared(rows, tmp_path)
+    assert [row[:3] for row in kept] == sorted(rows, key=lambda row: (row[0], row[2], row[1]))
+
+
+def test_of_duplicates_of_one_time_the_first_of_the_file_stays(tmp_path):
+    rows = [(n % 3, 7, 5, n) for n in range(20_000)]
+    names = ("user_id", "item_id", "timestamp", "rating")
+    for duplicates in ("exact", "first"):
+        kept = prepared(rows, tmp_path, names, duplicates=duplicates)
+        assert [row[3] for row in kept] == [0, 1, 2]
+
+
 def test_without_times_the_file_has_the_order(tmp_path):
     rows = [(2, 9), (1, 8), (2, 7)]
     assert prepared(rows, tmp_path, ("user_id", "item_id")) == [(1, 8, 0), (2, 9, 0), (2, 7, 1)]

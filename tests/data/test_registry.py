@@ -1,4 +1,5 @@
 import errno
+import gzip
 import hashlib
 import json
 import os
@@ -151,6 +152,32 @@ def test_a_page_in_place_of_the_data(tmp_path):
         fetched(made(f"{site.url}/z.csv"), tmp_path)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "z.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    "came",
+    [b"<html>\nlog in\n", gzip.compress(CSV)[:-9], b"a,b,c,d\n"],
+    ids=["a page", "half a gzip", "another layout"],
+)
+def test_what_was_no_data_is_not_taken_again(tmp_path, came):
+    with served(**{"z.csv": came}) as site:
+        entry = made(f"{site.url}/z.csv")
+        with pytest.raises(InputError, match="it was removed, and the same command fetches it"):
+            fetched(entry, tmp_path)
+        assert left(tmp_path) == []
+        site.files["/z.csv"] = CSV
+        assert fetched(entry, tmp_path).counts.interactions == 3
+
+
+def test_what_has_the_right_checksum_is_kept(tmp_path):
+    # Another layout than the registry's: fetching it again would bring the same.
+    page = b"<html>\n"
+    with served(**{"z.csv": page}) as site:
+        entry = made(f"{site.url}/z.csv", checksum=f"md5:{hashlib.md5(page).hexdigest()}")
+        for _ in range(2):
+            with pytest.raises(InputError, match="is not laid out as z is"):
+                fetched(entry, tmp_path)
+    assert len(site.asked) == 1
 
 
 def test_incomplete_rows_are_left_out_and_counted(tmp_path):

@@ -21,6 +21,7 @@ DAY = 1_704_153_600  # its midnight
         ([str(SECONDS)], SECONDS),
         ([f" {SECONDS}.5 "], SECONDS + 0.5),
         ([f"{SECONDS}000"], SECONDS),
+        (["1.704164645e+18"], SECONDS),
         ([7], 7),
         ([-7], -7),
         (["2024-01-02"], DAY),
@@ -51,6 +52,13 @@ def test_large_integers_are_exact():
     # Float64 has no room for the last digits of nanoseconds.
     times, _ = microseconds(pl.Series([str(SECONDS * 10**9 + 123_457_000)]))
     assert times.to_list() == [SECONDS * 10**6 + 123_457]
+
+
+def test_small_floats_stay_apart():
+    # Float32 steps by 128 at this size; 10^6 times that is no such step.
+    given = pl.Series(range(SECONDS // 128, SECONDS // 128 + 500), dtype=pl.Float32) * 128
+    times, _ = microseconds(given)
+    assert times.to_list() == [int(each) * 10**6 for each in given]
 
 
 @pytest.mark.parametrize("value", ["yesterday", "2024-13-01", "01/02/2024", "", None])

@@ -109,6 +109,13 @@ def test_a_gzip_bomb_by_its_bytes(tmp_path):
     assert (tmp_path / "out" / "unpacked").stat().st_size <= 16 << 20
 
 
+def test_a_tar_bomb_beside_the_file_that_is_needed(tmp_path):
+    zeros = bytes(9 << 20)  # two of them are above the limit, each alone is not
+    entries = [member("a", zeros), member("b", zeros), member("ratings.dat", ROWS)]
+    refused(tarred(tmp_path / "t.tgz", *entries), tmp_path, "unpack to more than 16,777,216")
+    assert not (tmp_path / "out" / "unpacked").exists()
+
+
 def test_a_header_that_lies_about_the_size(tmp_path):
     path = zipped(tmp_path / "z.zip", {"ratings.dat": bytes(64 << 20)})
     raw = bytearray(path.read_bytes())

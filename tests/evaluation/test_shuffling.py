@@ -51,6 +51,13 @@ def test_the_newest_items_change_their_order_and_nothing_else():
     assert part.histories().values.tolist() == [*history, 7]  # the argument is as it was
 
 
+def test_as_many_items_are_shuffled_as_the_model_sees():
+    found = shuffled_histories(
+        held_out([[1, 2, 3]] * 50, [4] * 50), 2, np.random.default_rng(0)
+    ).histories()
+    assert {tuple(row.tolist()) for row in found.values.split(3)} == {(1, 2, 3), (1, 3, 2)}
+
+
 def test_two_targets_after_one_history_are_shuffled_each():
     part = held_out([[1, 2, 3, 4, 5, 6]], [7])
     twice = replace(

@@ -23,13 +23,17 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from hydra.core.plugins import Plugins
+
 _IMPORTS = (
     "negrec.cli",
     "negrec.commandline.train",
     "negrec.commandline.sweep",
     "negrec.experiment",
     "negrec.data.tables",
+    "negrec.evaluation.diagnostics",
     "negrec.reporting.tables",
+    "negrec.samplers.genni",
     "torch._dynamo",  # by the first optimiser: the half of what a small run takes
     "tests.faults.inside",
 )
@@ -153,6 +157,7 @@ class Forks:
 def _main(address: str) -> None:
     for name in _IMPORTS:
         import_module(name)
+    Plugins.instance()  # Hydra imports all that are installed
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()

@@ -78,6 +78,23 @@ def die_in(target: str, call: int, moment: str = "before") -> None:
     wrap(target, around)
 
 
+def die_before_renaming(name: str, call: int) -> None:
+    """SIGKILL before the nth time that a file of this name gets another one."""
+    calls = [0]
+
+    def around(real: Callable[..., Any]) -> Callable[..., Any]:
+        def replace(path: Path, target: Path) -> Any:
+            if path.name == name:
+                if calls[0] == call:
+                    die()
+                calls[0] += 1
+            return real(path, target)
+
+        return replace
+
+    wrap("pathlib.Path.replace", around)
+
+
 def hold(target: str, mark: str, call: int = 0, seconds: float = 30) -> None:
     """Waits before the nth call of a function, so that a test can do something then.
 
@@ -135,6 +152,22 @@ def largest_file_after(size: int, target: str, call: int) -> None:
     wrap(target, around)
 
 
+def log_grows_by(size: int, call: int) -> None:
+    """The same for a run's log, from the nth event on."""
+    calls = [0]
+
+    def around(real: Callable[..., Any]) -> Callable[..., Any]:
+        def append(log: Any, event: Any) -> None:
+            if calls[0] == call:
+                largest_file(log.size + size)
+            calls[0] += 1
+            real(log, event)
+
+        return append
+
+    wrap("negrec.tracking.events.EventLog.append", around)
+
+
 def most_memory(more: int) -> None:
     """The process may take so many bytes of address space more than it has."""
     pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -142,20 +175,24 @@ def most_memory(more: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def clock_goes_back(seconds: int, call: int) -> None:
-    """The wall clock is so far ahead until its nth reading, and right from then on."""
+def clock_goes_back(seconds: int, target: str, call: int) -> None:
+    """The wall clock is so far ahead until the nth call of a function, and right from then on."""
+    ahead = [seconds]
     calls = [0]
 
+    def around(real: Callable[..., Any]) -> Callable[..., Any]:
+        def call_it(*arguments: Any, **named: Any) -> Any:
+            if calls[0] == call:
+                ahead[0] = 0
+            calls[0] += 1
+            return real(*arguments, **named)
+
+        return call_it
+
     def shifted(unit: int) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def around(real: Callable[..., Any]) -> Callable[..., Any]:
-            def read() -> Any:
-                calls[0] += 1
-                return real() + (seconds * unit if calls[0] <= call else 0)
+        return lambda real: lambda: real() + ahead[0] * unit
 
-            return read
-
-        return around
-
+    wrap(target, around)
     wrap("time.time", shifted(1))
     wrap("time.time_ns", shifted(10**9))
 

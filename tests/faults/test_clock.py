@@ -13,7 +13,7 @@ from tests.tracking.stores import Store
 
 
 def test_a_run(forks: Forks, whole: Came, store: Store, tmp_path: Path) -> None:
-    back = ("clock_goes_back", 3600, 60)
+    back = ("clock_goes_back", 3600, "negrec.training.trainer._Run.end_epoch", 1)
     run = forks.run(tmp_path, *TRACKED, f"tracking.uri={store.uri}", faults=[back])
     assert run.code == 0, run.said
     lines = (folder_of(run) / "events.jsonl").read_text().splitlines()
@@ -33,11 +33,13 @@ def test_a_run(forks: Forks, whole: Came, store: Store, tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("calls", [30, 100])
-def test_a_sweep(forks: Forks, tmp_path: Path, calls: int) -> None:
+@pytest.mark.parametrize(
+    "at", [("negrec.commandline.sweep._launch", 0), ("negrec.experiment.run", 1)]
+)
+def test_a_sweep(forks: Forks, tmp_path: Path, at: tuple[str, int]) -> None:
     words = [*TRACKED[:-1], "tracking=none", "-m", "seed=0,1", "sampler=uniform"]
     words += ["loss=bce,softmax", "sweep.probe=0"]
-    run = forks.run(tmp_path, *words, faults=[("clock_goes_back", 3600, calls)])
+    run = forks.run(tmp_path, *words, faults=[("clock_goes_back", 3600, *at)])
     assert run.code == 1, run.said
     # Softmax does not go with a sampler, whatever the time.
     (line,) = [x for x in run.said.splitlines() if x.startswith("sweep ") and "finished" in x]

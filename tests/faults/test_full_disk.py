@@ -9,16 +9,19 @@ import pytest
 
 from negrec.training.checkpoint import load
 from tests.faults.conftest import SMALL, Came, folder_of, go_on
-from tests.faults.forks import Forks
+from tests.faults.forks import Fault, Forks
 
-# When the disk is full: from the call of a function on no file grows beyond some bytes.
-FULL = {
-    "checkpoint": (10_000, "negrec.training.checkpoint.save_file", 3),
-    "best checkpoint": (10_000, "negrec.training.checkpoint.save_file", 2),
-    "log": (1_000, "negrec.tracking.events.EventLog.append", 6),
-    "ranks": (1_000, "negrec.experiment._write_results", 0),
-    "inputs": (100, "negrec.experiment._write_inputs", 0),
-    "end": (100, "negrec.tracking.base.Tracker.finish", 0),
+_AFTER = "largest_file_after"
+# From the call of a function on no file grows beyond some bytes.
+FULL: dict[str, Fault] = {
+    "checkpoint": (_AFTER, 10_000, "negrec.training.checkpoint.save_file", 3),
+    "best checkpoint": (_AFTER, 10_000, "negrec.training.checkpoint.save_file", 2),
+    # Half of the metrics of an epoch, and room for how the run ended.
+    "log": ("log_grows_by", 150, 6),
+    "ranks": (_AFTER, 1_000, "negrec.experiment._write_results", 0),
+    "diagnostics": (_AFTER, 300, "negrec.evaluation.showcase.save", 0),
+    "inputs": (_AFTER, 100, "negrec.experiment._write_inputs", 0),
+    "end": (_AFTER, 100, "negrec.tracking.base.Tracker.finish", 0),
 }
 
 
@@ -37,7 +40,8 @@ SHORT = ("checkpoint", "log")
     "moment", [*SHORT, *(pytest.param(m, marks=pytest.mark.long) for m in FULL if m not in SHORT)]
 )
 def test_a_run(forks: Forks, whole: Came, tmp_path: Path, moment: str) -> None:
-    run = forks.run(tmp_path, *SMALL, faults=[("largest_file_after", *FULL[moment])])
+    words = [*SMALL, "diagnostics.users=[1,2]"]  # which changes no result
+    run = forks.run(tmp_path, *words, faults=[FULL[moment]])
     assert run.code == 2, run.said
     assert "cannot write" in error(run.said)
     assert "File too large" in error(run.said)
@@ -46,7 +50,7 @@ def test_a_run(forks: Forks, whole: Came, tmp_path: Path, moment: str) -> None:
     begun = list(tmp_path.glob("multirun/*/*/run.json"))
     for path in tmp_path.rglob("*.safetensors"):
         load(path)
-    again = go_on(forks, tmp_path) if begun else forks.run(tmp_path, *SMALL)
+    again = go_on(forks, tmp_path) if begun else forks.run(tmp_path, *words)
     assert again.code == 0, again.said
     assert "damaged" not in again.said
     assert Came.to(folder_of(tmp_path)) == whole

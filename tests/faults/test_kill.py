@@ -15,8 +15,8 @@ from tests.faults.forks import Fault, Forks, Run
 # Half-written files are the second argument of their writers.
 AIMED: dict[str, Fault] = {
     "write of the last checkpoint": ("die_in", "negrec.training.checkpoint.save_file", 3, "torn"),
-    "write of the best checkpoint": ("die_in", "negrec.training.checkpoint.save_file", 0, "torn"),
-    "between the renames": ("die_in", "negrec.training.checkpoint.Path.replace", 3),
+    "write of the best checkpoint": ("die_in", "negrec.training.checkpoint.save_file", 2, "torn"),
+    "between the renames": ("die_before_renaming", "fresh.safetensors", 1),
     "validation": ("die_in", "negrec.evaluation.evaluator.Evaluator.__call__", 1),
     "a line of the log": ("die_in_append", 6),
     "test": ("die_in", "negrec.evaluation.evaluator.Evaluator.__call__", 4),
@@ -30,9 +30,11 @@ def to_the_end(forks: Forks, run: Run) -> Came:
     """Goes on with a killed run as a person would: what was not begun is typed again."""
     assert run.code == -9, run.said
     begun = list(run.folder.glob("multirun/*/*/run.json"))
+    saved = list(run.folder.glob("multirun/*/*/checkpoint/[lp]*.safetensors"))  # last, previous
     words = ["train", f"run={run_id(run)}"] if begun else SMALL
     again = forks.run(run.folder, *words)
     assert again.code == 0, again.said
+    assert ("resumed at epoch" in again.said) or not saved, again.said
     assert "damaged" not in again.said
     return Came.to(folder_of(run))
 

@@ -78,7 +78,7 @@ def settings(draw: st.DrawFn, cfg: DictConfig) -> dict[str, object]:
     chosen["trainer.metric"] = draw(st.sampled_from(["ndcg_10", "ndcg_10", "mrr", None]))
     chosen["max_length"] = draw(st.integers(1, 8))
     chosen["window"] = draw(st.sampled_from(["last", "all"]))
-    for key in draw(st.lists(st.sampled_from(sorted(taken)), max_size=4, unique=True)):
+    for key in draw(st.lists(st.sampled_from(sorted(taken)), max_size=3, unique=True)):
         chosen[key] = draw(st.sampled_from(taken[key]))
     return chosen
 
@@ -109,9 +109,9 @@ def _values(hint: object, value: object) -> list[object]:
     if hint is int:
         return [1, 2, 4]
     if hint is float:
-        return [value, 0.0, 0.5, 1.0, 3.0]
+        return [value, value / 2, 0.0, 1.0] if isinstance(value, float) else [0.5, 1.0]
     if get_origin(hint) in (Union, UnionType):
-        return [value for kind in get_args(hint) for value in _values(kind, None)]
+        return [one for kind in get_args(hint) for one in _values(kind, value)]
     return [None] if hint is type(None) else []
 
 

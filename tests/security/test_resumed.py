@@ -57,10 +57,10 @@ HOSTILE = [
     f"+evil={TOUCH}",
     "+evil._target_=os.system",
     "++model._target_=os.system",
-    "'+evil={a: {_target_: os.system}}'",
+    "+evil={a: {_target_: os.system}}",
     # The same without the word.
-    "+evil=${oc.decode:'{_targ''et_: os.system}'}",
-    "+evil=${oc.create:${oc.decode:${oc.env:CANARY}}}",
+    """+evil='${oc.decode:"{_targ${x}: os.system}"}'""",
+    "+evil='${oc.create:${oc.decode:${oc.env:CANARY}}}'",
     "+evil=${oc.env:PATH}",
     "+evil='${${x}:y}'",
     # Configuration that lies in the folder itself.

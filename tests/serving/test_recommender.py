@@ -1,6 +1,7 @@
 """Lists in own ids against sums made by hand, and a loop over everything."""
 
 import random
+from dataclasses import replace
 from datetime import date
 from functools import partial
 
@@ -27,6 +28,8 @@ class Additive:
         relation: of each item (row) to each item of a history, (V, V).
     """
 
+    reads = True
+
     def __init__(self, relation):
         self.scorer = FixedScorer(torch.as_tensor(relation, dtype=torch.float32))
         self.longest = 0
@@ -44,7 +47,8 @@ ABCD = pl.Series(["a", "b", "c", "d"])
 
 
 def additive(max_length=2, names=None):
-    return Recommender(Additive(RELATION), ABCD, pl.Series([7, 8]), max_length, names)
+    info = toy.info(4, max_length, counts=[5, 8, 3, 5])
+    return Recommender(Additive(RELATION), info, ABCD, pl.Series([7, 8]), names)
 
 
 def listed(recommender, histories, k=4, seen="filter", people=None):
@@ -75,14 +79,16 @@ def test_of_equal_scores_the_item_that_comes_first_in_the_catalogue():
     assert listed(additive(), [["d"]], k=2) == [[("a", 2), ("b", 0)]]
 
 
-def test_unknown_items_are_skipped_and_counted_and_without_any_known_one_there_is_nobody():
+def test_unknown_items_are_skipped_and_counted_and_without_any_known_one_the_popular_ones_come():
     recommender = additive()
     histories = [["x", "d", "y"], ["x"], [], None]
     read = recommender.read(None, pl.Series(histories, dtype=pl.List(pl.String)))
-    assert (read.skipped, read.n_empty, len(read)) == (3, 3, 4)
-    after_d, *nobody = listed(recommender, histories)
+    assert (read.skipped, len(read)) == (3, 4)
+    assert recommender.knows(read).tolist() == [True, False, False, False]
+    after_d, *others = listed(recommender, histories)
     assert after_d == [("a", 2), ("b", 0), ("c", 0)]
-    assert nobody == [[("a", 0), ("b", 0), ("c", 0), ("d", 0)]] * 3
+    # By how often training shows them; of equals the first.
+    assert others == [[("b", 8), ("a", 5), ("d", 5), ("c", 3)]] * 3
 
 
 def test_nobody_at_all():
@@ -110,12 +116,16 @@ def test_against_a_loop(seen, monkeypatch):
         for _ in range(60)
     ]
     model = Additive(relation)
-    recommender = Recommender(model, pl.Series(ids), pl.Series(["u"]), max_length=3)
+    counts = [3, 1, 4, 1, 5, 9, 2, 6, 5]
+    info = toy.info(9, max_length=3, counts=counts)
+    recommender = Recommender(model, info, pl.Series(ids), pl.Series(["u"]))
     expected = []
     for history in histories:
         known = [item for item in history if item in ids]
         scores = {
             item: sum(relation[ids.index(item)][ids.index(one)] for one in known[-3:])
+            if known
+            else counts[ids.index(item)]
             for item in ids
             if seen == "keep" or item not in known
         }
@@ -137,7 +147,7 @@ IDS = {
 @pytest.mark.parametrize("kind", IDS)
 def test_ids_of_every_kind_come_back(kind):
     ids = IDS[kind]
-    recommender = Recommender(Additive(RELATION), ids, ids, max_length=4)
+    recommender = Recommender(Additive(RELATION), toy.info(4, max_length=4), ids, ids)
     read = recommender.read(ids, ids.reshape((4, 1)).arr.to_list())
     assert read.user.tolist() == [0, 1, 2, 3]
     assert read.items.values.tolist() == [1, 2, 3, 4]
@@ -212,20 +222,28 @@ def test_a_list_that_runs_out_of_items_has_fewer_rows():
     assert table.select("user", "rank", "item").rows() == [("u", 1, "d")]
 
 
-def test_known_users_have_vectors_of_their_own():
+def test_who_a_model_of_users_learnt_and_the_popular_items_for_others():
     torch.manual_seed(0)
-    model = MF(toy.info(9), dim=3, init_std=1.0, scorer=partial(ItemScorer, bias=True)).eval()
+    trained = torch.arange(50) != 4
+    info = replace(toy.info(9, max_length=4), trained_users=trained)  # counts 1, 2, ..., 9
+    model = MF(info, dim=3, init_std=1.0, scorer=partial(ItemScorer, bias=True)).eval()
     with torch.no_grad():
         model.scorer.bias.normal_()
     people = pl.Series([f"u{n}" for n in range(50)])
-    recommender = Recommender(model, pl.Series(range(1, 10)), people, max_length=4)
-    read = recommender.read(pl.Series(["u3", "stranger", "u0"]), pl.Series([[1], [1], [1]]))
+    recommender = Recommender(model, info, pl.Series(range(1, 10)), people)
+    # u4 is in the data, and not in training; u0 needs no history to be known.
+    asked = pl.Series(["u3", "stranger", "u4", "u0"])
+    read = recommender.read(asked, pl.Series([[1], [8], [1], []], dtype=pl.List(pl.Int64)))
+    assert recommender.knows(read).tolist() == [True, False, False, True]
     items, scores = recommender.top(read, 9, "keep")
     vectors, bias = model.scorer.weight, model.scorer.bias[:, 0]
-    for row, own in ((0, model.users.table.weight[3]), (1, torch.zeros(3))):
-        expected = (vectors @ own + bias).sort(descending=True)
+    for row, user in ((0, 3), (3, 0)):
+        expected = (vectors @ model.users.table.weight[user] + bias).sort(descending=True)
         assert items[row].tolist() == (expected.indices + 1).tolist()
         assert scores[row].tolist() == pytest.approx(expected.values.tolist(), abs=1e-6)
+    assert items[1:3].tolist() == scores[1:3].tolist() == [[*range(9, 0, -1)]] * 2
+    items, _ = recommender.top(read, 9)
+    assert items[1].tolist() == [9, 7, 6, 5, 4, 3, 2, 1, 0]
 
 
 def test_the_lists_are_those_of_the_evaluation():
@@ -245,7 +263,7 @@ def test_the_lists_are_those_of_the_evaluation():
         hidden = model.represent(batch_of(part, 8))
         items, scores = top(hidden, model.scorer.fixed(), part, "filter", 10)
     model.train()
-    recommender = Recommender(model, pl.Series(range(1, 21)), pl.Series(range(50)), max_length=8)
+    recommender = Recommender(model, toy.info(20), pl.Series(range(1, 21)), pl.Series(range(50)))
     read = recommender.read(pl.Series(range(30)), pl.Series(histories))
     found_items, found_scores = recommender.top(read, 10)
     assert model.training

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from negrec.tracking.mlflow import MLflowTracker
-from tests.tracking.stores import Server, Store
+from tests.tracking.stores import Server, Store, sick
 
 
 @pytest.fixture
@@ -39,33 +36,8 @@ def server(store: Store) -> Iterator[Server]:
 @pytest.fixture
 def sick_server() -> Iterator[Callable[[float, int], str]]:
     """Starts servers that answer each call after some seconds with some HTTP status."""
-    servers = []
-
-    def start(seconds: float, status: int) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                time.sleep(seconds)
-                with contextlib.suppress(OSError):  # the client has left
-                    self.send_response(status)
-                    self.send_header("Content-Length", "2")
-                    self.end_headers()
-                    self.wfile.write(b"{}")
-
-            do_POST = do_GET  # noqa: N815  the name is http.server's
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_address[1]}"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    with contextlib.ExitStack() as stack:
+        yield lambda seconds, status: stack.enter_context(sick(seconds, status))
 
 
 @pytest.fixture

@@ -52,6 +52,18 @@ def test_it_goes_where_the_run_was_tracked(
     assert not (tmp_path / "mlflow.db").exists()
 
 
+def test_a_run_whose_process_was_killed(store: Store, folder: Path) -> None:
+    tracker = Tracker(folder, "a run")
+    tracker.start({}, {"negrec.run_id": "abc123"})
+    tracker.log({"train/loss": 0.5}, step=0)
+    with FileLock(folder / "run.lock"):  # its process is at work
+        assert sync(folder, store.uri).complete
+        assert store.statuses() == ["RUNNING"]
+    assert sync(folder, store.uri).complete
+    (last,) = store.rows("select max(timestamp) from metrics")
+    assert store.rows("select status, end_time from runs") == [("KILLED", *last)]
+
+
 def test_a_server_that_is_away(untracked: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(untracked), "http://ann:sesame@127.0.0.1:9"]) == 1
     [line] = capsys.readouterr().err.splitlines()

@@ -1,5 +1,6 @@
 """What a reader of a table format is, and which one a file needs."""
 
+import re
 from importlib import import_module
 from pathlib import Path
 
@@ -69,10 +70,18 @@ def files(path: Path) -> list[Path]:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """A file that is not what its name says, in one line."""
-    reason = str(error).strip().splitlines()[0]
+    # What Polars would want to be called with is no help to who has the file.
+    reason = re.sub(r", (hint:|consider) .*", "", str(error).strip().splitlines()[0])
     if "utf-8" in reason:
         return InputError(f"{path} is no UTF-8 text: save it as UTF-8")
-    return InputError(
-        f"{path} cannot be read: {reason}; check that the file is complete and of the format that "
-        "its name says"
-    )
+    if "more fields than" in reason:  # of text tables; Polars does not say where
+        line = import_module("negrec.data.readers.csv").longer_than_the_header(path)
+        if line is not None:
+            return InputError(
+                f"{path}, line {line:,}: it has more values than there are columns; put values "
+                "that hold a separator in quotes, or mend that line"
+            )
+    check = "the file is complete and of the format that its name says"
+    if path.is_dir():
+        check = "its files are complete and all have the same columns of the same types"
+    return InputError(f"{path} cannot be read: {reason}; check that {check}")

@@ -2,6 +2,7 @@
 
 import csv
 import gzip
+from io import TextIOWrapper
 from pathlib import Path
 
 import polars as pl
@@ -23,7 +24,7 @@ def scan(path: Path) -> pl.LazyFrame:
         InputError: two columns have one name, or the last line is cut short.
     """
     names = _header(path)
-    separator = max(_SEPARATORS, key=names.count)
+    separator = _separator(names)
     _refuse_equal_names(path, names, separator)
     table = pl.scan_csv(
         path, separator=separator, infer_schema=False, row_index_name=ROW, glob=False
@@ -50,6 +51,29 @@ def _header(path: Path) -> str:
     if b"\r" in line.rstrip(b"\r\n"):
         raise InputError(f"{path}: its lines end in CR alone: save it with LF or CR LF")
     return line.decode("utf-8-sig", errors="replace")
+
+
+def _separator(header: str) -> str:
+    return max(_SEPARATORS, key=header.count)
+
+
+def longer_than_the_header(path: Path) -> int | None:
+    """The number of the first line with more fields than the header has, None where none is found.
+
+    It takes Python seconds for a million lines: for a message only.
+    """
+    if path.suffix == ".zst":
+        return None
+    with (
+        gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as opened,
+        TextIOWrapper(opened, "utf-8-sig", errors="replace", newline="") as lines,
+    ):
+        rows = csv.reader(lines, delimiter=_separator(_header(path)))
+        try:
+            n_fields = len(next(rows, []))
+            return next((rows.line_num for row in rows if len(row) > n_fields), None)
+        except csv.Error:  # a field of a size that Python does not take
+            return None
 
 
 def _refuse_equal_names(path: Path, header: str, separator: str) -> None:

@@ -1,8 +1,9 @@
 import gzip
 
+import polars as pl
 import pytest
 
-from negrec.data.readers.base import ROW, scan
+from negrec.data.readers.base import ROW, scan, unreadable
 from negrec.errors import InputError
 
 PLAIN = 'user,item\n007,x y\nä,"p,q"\n'
@@ -31,6 +32,18 @@ def test_ids_stand_as_they_are_written(tmp_path, content):
 def test_gzip(tmp_path):
     (tmp_path / "t.csv.gz").write_bytes(gzip.compress(PLAIN.encode()))
     assert rows(tmp_path / "t.csv.gz") == [(1, "007", "x y"), (2, "ä", "p,q")]
+
+
+@pytest.mark.parametrize(("packed", "pack"), [("", bytes), (".gz", gzip.compress)])
+def test_the_line_with_too_many_values_is_named(tmp_path, packed, pack):
+    path = tmp_path / f"t.csv{packed}"
+    path.write_bytes(pack('user,item\na,"b\nc,d"\n\ne,f,g\nh,i,j\n'.encode("utf-8-sig")))
+    with pytest.raises(pl.exceptions.PolarsError) as raised:
+        scan(path).collect()
+    # As an editor counts them: the second row spans two lines.
+    assert f"t.csv{packed}, line 5: it has more values than there are columns" in str(
+        unreadable(path, raised.value)
+    )
 
 
 def test_empty_lines_are_skipped_and_counted(tmp_path):
