@@ -294,6 +294,7 @@ def _readme(about: dict[str, Any], format_: Format) -> str:
 * `{about["encoder"]["file"]}`: histories to queries. Inputs: `items` (batch, length) int64, the
   column `item` of `items.parquet`, oldest first, 0 behind the newest; length {lengths}, the newest
   {longest} items of longer histories.{users} Output: (batch, {width}) float32.
+  Of a row of zeros nothing is known: recommend by `count`.
 * `{VECTORS}`: `item_vectors` ({n_items}, {width}) float32. A score is the dot product of a query
   and a vector; cosine, biases and temperature are in the numbers already. An index for nearest
   neighbours by inner product takes them as they are.

@@ -224,8 +224,8 @@ def test_names_beside_the_ids(recommend, tmp_path):
 
 def test_a_long_name_leaves_each_score_beside_its_item(recommend, tmp_path):
     names, recs = tmp_path / "names.csv", tmp_path / "recs.csv"
-    long = [f"{n} {'a long name ' * 20}" for n in range(30)]
-    pl.DataFrame({"item": ITEMS, "name": long}).write_csv(names)
+    long = [f"{n} {'a long name ' * 20}" for n in range(31)]
+    pl.DataFrame({"item": [*ITEMS, "late"], "name": long}).write_csv(names)
     (tmp_path / "ids.txt").write_text("user 7\n")
     words = [f"users={tmp_path / 'ids.txt'}", f"dataset.items={names}", "top=8"]
     _, out, _ = recommend("sasrec", *words)

@@ -42,10 +42,8 @@ def test_one_builds_and_the_other_waits(
     assert len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()]) == 1
 
 
-@pytest.mark.parametrize(
-    "target",
-    ["numpy.save", pytest.param("polars.DataFrame.write_parquet", marks=pytest.mark.long)],
-)
+@pytest.mark.long
+@pytest.mark.parametrize("target", ["numpy.save", "polars.DataFrame.write_parquet"])
 def test_the_builder_is_killed(
     forks: Forks, started: tuple[Path, Path], tmp_path: Path, target: str
 ) -> None:

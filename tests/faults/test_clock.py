@@ -12,6 +12,7 @@ from tests.faults.forks import Forks
 from tests.tracking.stores import Store
 
 
+@pytest.mark.long
 def test_a_run(forks: Forks, whole: Came, store: Store, tmp_path: Path) -> None:
     back = ("clock_goes_back", 3600, "negrec.training.trainer._Run.end_epoch", 1)
     run = forks.run(tmp_path, *TRACKED, f"tracking.uri={store.uri}", faults=[back])

@@ -58,6 +58,7 @@ def test_a_damaged_one_never_takes_the_place_of_a_good_one(
     assert Came.to(folder_of(cut)) == whole
 
 
+@LONG
 def test_all_are_damaged(forks: Forks, cut: Path) -> None:
     for path in (folder_of(cut) / "checkpoint").iterdir():
         empty(path)
@@ -82,6 +83,7 @@ def test_the_best_one_is_made_again(
     assert Came.to(folder_of(cut)) == whole
 
 
+@LONG
 def test_a_best_one_that_is_lost_is_said_before_anything_is_trained(
     forks: Forks, cut: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def error(said: str) -> str:
     return line
 
 
-SHORT = ("checkpoint", "log")
+SHORT = ("checkpoint",)
 
 
 @pytest.mark.parametrize(
@@ -54,6 +55,13 @@ def test_a_run(forks: Forks, whole: Came, tmp_path: Path, moment: str) -> None:
     assert again.code == 0, again.said
     assert "damaged" not in again.said
     assert Came.to(folder_of(tmp_path)) == whole
+
+
+@pytest.mark.long
+def test_half_a_line_of_the_log_is_taken_back(forks: Forks, tmp_path: Path) -> None:
+    forks.run(tmp_path, *SMALL, faults=[FULL["log"]])
+    lines = (folder_of(tmp_path) / "events.jsonl").read_text().splitlines()
+    assert json.loads(lines[-1])["values"] == {"status": "FAILED"}
 
 
 @pytest.mark.long

@@ -39,7 +39,7 @@ def to_the_end(forks: Forks, run: Run) -> Came:
     return Came.to(folder_of(run))
 
 
-SHORT = ("write of the last checkpoint", "a line of the log", "end")
+SHORT = ("write of the last checkpoint",)
 
 
 @pytest.mark.parametrize(

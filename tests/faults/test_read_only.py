@@ -69,6 +69,7 @@ def test_the_folder_of_runs(forks: Forks, tmp_path: Path) -> None:
     assert "paths.runs_dir=FOLDER" in error(run)
 
 
+@pytest.mark.long
 def test_the_folder_of_a_run_that_goes_on(forks: Forks, cut: Path) -> None:
     fault = ("read_only", str(folder_of(cut)))
     run = possible(forks.run(cut, "train", f"run={run_id(cut)}", faults=[fault]))

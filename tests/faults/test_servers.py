@@ -47,9 +47,8 @@ def arrived(store: Store, whole: Came) -> None:
     assert store.statuses() == ["FINISHED"]
 
 
-@pytest.mark.parametrize(
-    ("seconds", "status"), [(0, 500), pytest.param(10, 200, marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("seconds", "status"), [(0, 500), (10, 200)])
 def test_a_server_that_is_ill(
     forks: Forks,
     whole: Came,
