@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from negrec.data.readers.base import ROW, scan, unreadable
+from negrec.data.timestamps import microseconds
 from negrec.errors import InputError
 
 AUTO = "auto"  # in place of a column's name: guess it
@@ -158,15 +159,30 @@ def _guess(
         if found:
             return found[0]
     if role == "timestamp":
-        temporal = [name for name in candidates if sample[name].dtype.is_temporal()]
-        if len(temporal) == 1:
-            return temporal[0]
+        # Whatever its name is: without it the file's order would be taken for that of time.
+        times = [name for name in candidates if _says_when(sample[name])]
+        if len(times) > 1:
+            raise InputError(
+                f"{path}: {' and '.join(times)} hold times: choose with "
+                "dataset.columns.timestamp=NAME, or null for none of them"
+            )
+        if times:
+            return times[0]
     if role in _REQUIRED:
         raise InputError(
             f"{path}: no column looks like {role}s: {listed}; name it with "
             f"dataset.columns.{role}=NAME (a first line must name the columns of a text table)"
         )
     return None
+
+
+def _says_when(values: pl.Series) -> bool:
+    """Whether values are dates or times by their type, or texts that all read as ISO 8601."""
+    if values.dtype != pl.String:
+        return values.dtype.is_temporal()
+    texts = values.drop_nulls()
+    read, kind = microseconds(texts)
+    return len(texts) > 0 and kind == "ISO 8601" and read.null_count() == 0
 
 
 def _fits(role: str, values: pl.Series) -> bool:

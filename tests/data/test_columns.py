@@ -41,6 +41,18 @@ def test_types_are_looked_at(tmp_path):
     assert sniff(path) == Columns("uid", "iid", "when", None, None)
 
 
+def test_texts_that_are_times_are_times_whatever_their_name(tmp_path):
+    row = "a,7,2024-03-01T10:00:00Z"
+    assert sniff(table(tmp_path, "user,item,seen_at", row)).timestamp == "seen_at"
+    # Numbers may be anything, and a name of words is no time.
+    assert sniff(table(tmp_path, "user,item,seen_at", "a,7,1709287200")).timestamp is None
+    assert sniff(table(tmp_path, "user,item,shop", "a,7,2024 Ltd")).timestamp is None
+    two = table(tmp_path, "user,item,seen_at,paid_at", f"{row},2024-03-02 11:00")
+    with pytest.raises(InputError, match=r"seen_at and paid_at hold times: choose with dataset"):
+        sniff(two)
+    assert sniff(two, {"timestamp": "paid_at"}).timestamp == "paid_at"
+
+
 def test_what_is_given_is_taken(tmp_path):
     path = table(tmp_path, "user,item,who,timestamp,7")
     found = sniff(path, {"user": "who", "item": 7, "timestamp": None})
