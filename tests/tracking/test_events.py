@@ -16,13 +16,23 @@ def log(tmp_path: Path) -> EventLog:
 
 
 def test_what_is_appended_is_read(log: EventLog) -> None:
-    written = [Event("params", {"k": "1"}), Event("metrics", {"valid/hr_10": 0.1}, step=3, time=7)]
+    written = [
+        Event("params", {"k": "1"}, time=7),
+        Event("metrics", {"valid/hr_10": 0.1}, step=3, time=9),
+    ]
     for event in written:
         log.append(event)
     read = log.read()
     assert [event for event, _ in read] == written
     assert read[-1][1] == log.size
     assert log.read(read[0][1]) == read[1:]
+
+
+def test_times_never_go_back(log: EventLog) -> None:
+    log.append(Event("params", {"k": "1"}, time=9))
+    log.append(Event("tags", {"k": "1"}, time=7))
+    EventLog(log.path).append(Event("tags", {"k": "2"}, time=8))  # of a later process
+    assert [event.time for event, _ in log.read()] == [9, 9, 9]
 
 
 def test_nan_and_infinity_are_strict_json(log: EventLog) -> None:
