@@ -135,16 +135,19 @@ class MLflowTracker(Tracker):
         if self._finished:
             return
         super().finish(status)
-        arrived = self._delivery is not None and self._delivery.finish(self.flush_seconds)
-        self._delivery = None
-        if not arrived:
-            log.warning(
-                "%s has not got everything%s; it is kept in %s and sent by: %s",
-                without_secrets(self.uri),
-                _because(Progress.read(self.folder).trouble),
-                self._log.path,
-                f"negrec sync run={self.run_id}",
-            )
+        arrived = False
+        try:
+            arrived = self._delivery is not None and self._delivery.finish(self.flush_seconds)
+        finally:  # Ctrl-C may end the wait
+            self._delivery = None
+            if not arrived:
+                log.warning(
+                    "%s has not got everything%s; it is kept in %s and sent by: %s",
+                    without_secrets(self.uri),
+                    _because(Progress.read(self.folder).trouble),
+                    self._log.path,
+                    f"negrec sync run={self.run_id}",
+                )
 
     def stores_model(self, in_sweep: bool) -> bool:
         return not in_sweep if self._stores_model == "auto" else bool(self._stores_model)

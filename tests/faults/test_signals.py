@@ -138,7 +138,7 @@ def test_in_a_sweep(
     forks: Forks, store: Store, tmp_path: Path, number: signal.Signals, launcher: str
 ) -> None:
     longer = [word for word in TRACKED if "max_epochs" not in word]
-    words = [*longer, "trainer.max_epochs=40", "-m", "seed=0,1", "sweep.probe=0"]
+    words = [*longer, "trainer.max_epochs=200", "-m", "seed=0,1", "sweep.probe=0"]
     words += [f"hydra/launcher={launcher}", "sweep.name=mine", f"tracking.uri={store.uri}"]
     run = forks.start(tmp_path, *words)
     run.until(lambda: list(tmp_path.glob("multirun/mine/*/checkpoint/last.safetensors")))

@@ -281,6 +281,28 @@ def test_a_server_in_trouble_is_not_waited_for(
     assert len(kept) == 10
 
 
+def test_what_ctrl_c_leaves_unsent_is_told(
+    store: Store,
+    folder: Path,
+    tracked: Start,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tracker = tracked(store.uri)
+    tracker.log({"valid/hr_10": 0.1}, step=0)
+
+    def interrupted(process: subprocess.Popen[bytes], timeout: float | None = None) -> int:
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(subprocess.Popen, "wait", interrupted)  # while the rest is waited for
+    with pytest.raises(KeyboardInterrupt):
+        tracker.finish("FINISHED")
+    assert "sent by: negrec sync run=abc123" in caplog.text
+    assert sync(folder).complete
+    assert store.statuses() == ["FINISHED"]
+
+
 def test_a_refusing_server_and_a_password(
     folder: Path, tracked: Start, caplog: pytest.LogCaptureFixture
 ) -> None:
