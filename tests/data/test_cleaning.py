@@ -124,6 +124,13 @@ def test_ratings():
     assert data.cleaning.below_rating == 3
 
 
+def test_an_empty_text_is_no_rating():
+    # As "" in a CSV file: missing, and so below every threshold.
+    frame = {"user": [1, 2, 3], "item": [1, 2, 3], "rating": ["5", "", "4"]}
+    data = cleaned(frame, min_rating=4)
+    assert made.own_ids(data) == [(1, 1), (3, 3)]
+
+
 def test_the_core_is_a_fixed_point():
     # Item 9 has one row; without it user 3 has one, without user 3 item 8 has one, and so on:
     # only users 1 and 2 with items 5 and 6 remain.

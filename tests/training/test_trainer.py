@@ -1,6 +1,7 @@
 import logging
 import math
 import signal
+from functools import partial
 
 import pytest
 import torch
@@ -481,6 +482,8 @@ def test_an_epoch_is_one_log_line_off_a_terminal(tmp_path, caplog):
         ({"clip_norm": 0.0}, "clip_norm must be positive"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"warmup_steps": -1}, "warmup_steps must be at least 0"),
+        ({"optimizer": partial(torch.optim.Adam, lr=None)}, "optimizer: "),
+        ({"optimizer": partial(torch.optim.Adam, lr=-1.0)}, "optimizer: Invalid learning rate"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, settings, message):

@@ -51,6 +51,13 @@ def test_empty_lines_are_skipped_and_counted(tmp_path):
     assert rows(tmp_path / "t.csv") == [(1, "a", "b"), (3, "c", "d")]
 
 
+def test_a_name_may_hold_quotes(tmp_path):
+    (tmp_path / "t.csv").write_text('user,"the ""item"""\na,b\n')
+    assert scan(tmp_path / "t.csv").collect().to_dicts() == [
+        {ROW: 1, "user": "a", 'the "item"': "b"}
+    ]
+
+
 def test_a_quoted_field_may_span_lines(tmp_path):
     (tmp_path / "t.csv").write_text('user,item\na,"b\nc"\n')
     assert rows(tmp_path / "t.csv") == [(1, "a", "b\nc")]
