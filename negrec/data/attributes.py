@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from negrec.data.columns import Columns
-from negrec.data.readers.base import ROW, scan, unreadable
+from negrec.data.columns import Columns, beside, lacks
+from negrec.data.readers.base import unreadable
 from negrec.errors import InputError
 
 log = logging.getLogger(__name__)
 
+_KEY = "dataset.attributes"
 _ATTRIBUTE = "attribute"  # the column
-_ITEM = ("item_id", "item")  # besides the name that the interactions' table has
 
 
 @dataclass(frozen=True)
@@ -53,18 +53,9 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> Attributes:
     Raises:
         InputError: a table that cannot be used, or no item of the data in it.
     """
-    try:
-        table = scan(path)
-    except InputError as error:
-        raise InputError(f"dataset.attributes: {error}") from error
-    there = [name for name in table.collect_schema().names() if name != ROW]
-    names = list(dict.fromkeys([columns.item, *_ITEM]))
-    item = next((name for name in names if name in there), None)
-    if item is None or _ATTRIBUTE not in there:
-        wanted = _ATTRIBUTE if item is not None else " or ".join(names)
-        raise InputError(
-            f"dataset.attributes: {path} has no column {wanted}: its columns are {', '.join(there)}"
-        )
+    table, item, there = beside(_KEY, path, columns)
+    if _ATTRIBUTE not in there:
+        raise lacks(_KEY, path, _ATTRIBUTE, there)
     try:
         pairs = (
             table.select(
@@ -78,12 +69,12 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> Attributes:
     except (pl.exceptions.PolarsError, OSError) as error:
         raise unreadable(path, error) from error
     if len(pairs) == 0:
-        raise InputError(f"dataset.attributes: {path} has no row with an item and an attribute")
+        raise InputError(f"{_KEY}: {path} has no row with an item and an attribute")
     index = pl.DataFrame({"id": item_ids.cast(pl.String)}).with_row_index("item")
     known = pairs.join(index, on="id").sort("item", _ATTRIBUTE)
     if len(known) == 0:
         raise InputError(
-            f"dataset.attributes: no item of {path} is in the data: its column {item} has ids such "
+            f"{_KEY}: no item of {path} is in the data: its column {item} has ids such "
             f"as {', '.join(pairs['id'].head(3))}, the data {', '.join(index['id'].head(3))}; give "
             "attributes of the same preparation, or leave them out with dataset.attributes=null"
         )

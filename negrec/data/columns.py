@@ -59,6 +59,7 @@ _NAMES: dict[str, tuple[frozenset[str], ...]] = {
     ),
 }
 _REQUIRED = ("user", "item")
+_BESIDE = ("item_id", "item")  # in a table about items, besides the interactions' own name
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,34 @@ def find(path: Path, table: pl.LazyFrame, wanted: Columns) -> Columns:
             found[role] = _guess(role, free, sample, path, listed)
             taken.add(found[role])
     return Columns(**found)
+
+
+def beside(key: str, path: Path, columns: Columns) -> tuple[pl.LazyFrame, str, list[str]]:
+    """A scanned table about the items of another one, its column of items, and all its columns.
+
+    Args:
+        key: the setting that names the table, for messages.
+        path: of the table.
+        columns: of the interactions' table.
+
+    Raises:
+        InputError: a file that cannot be read, or without a column of items.
+    """
+    try:
+        table = scan(path)
+    except InputError as error:
+        raise InputError(f"{key}: {error}") from error
+    there = [name for name in table.collect_schema().names() if name != ROW]
+    names = list(dict.fromkeys([columns.item, *_BESIDE]))
+    item = next((name for name in names if name in there), None)
+    if item is None:
+        raise lacks(key, path, " or ".join(names), there)
+    return table, item, there
+
+
+def lacks(key: str, path: Path, column: str, there: list[str]) -> InputError:
+    """The line for a table without a column that is needed."""
+    return InputError(f"{key}: {path} has no column {column}: its columns are {', '.join(there)}")
 
 
 def _given(columns: Mapping[str, object]) -> Columns:

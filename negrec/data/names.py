@@ -8,13 +8,13 @@ from pathlib import Path
 
 import polars as pl
 
-from negrec.data.columns import Columns
-from negrec.data.readers.base import ROW, scan, unreadable
+from negrec.data.columns import Columns, beside, lacks
+from negrec.data.readers.base import unreadable
 from negrec.errors import InputError
 
 log = logging.getLogger(__name__)
 
-_ITEM = ("item_id", "item")  # besides the name that the interactions' table has
+_KEY = "dataset.items"
 # In lower case without blanks and signs, the plainest first.
 _NAMES = (
     *("name", "title", "itemname", "itemtitle", "productname", "producttitle", "movietitle"),
@@ -35,19 +35,11 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> pl.Series:
     Raises:
         InputError: a table that cannot be used, or no item of the data in it.
     """
-    try:
-        table = scan(path)
-    except InputError as error:
-        raise InputError(f"dataset.items: {error}") from error
-    there = [name for name in table.collect_schema().names() if name != ROW]
-    ids = list(dict.fromkeys([columns.item, *_ITEM]))
-    item = next((name for name in ids if name in there), None)
-    if item is None:
-        raise InputError(_lacks(path, " or ".join(ids), there))
+    table, item, there = beside(_KEY, path, columns)
     plain = {re.sub(r"[\W_]", "", name.lower()): name for name in there if name != item}
     title = next((plain[name] for name in _NAMES if name in plain), None)
     if title is None:
-        raise InputError(_lacks(path, "name or title", there))
+        raise lacks(_KEY, path, "name or title", there)
     try:
         known = (
             table.select(
@@ -64,14 +56,10 @@ def read(path: Path, columns: Columns, item_ids: pl.Series) -> pl.Series:
     names = wanted.join(known, on="id", how="left", maintain_order="left")["name"]
     if names.null_count() == len(names):
         raise InputError(
-            f"dataset.items: no item of {path} is in the data: its column {item} has ids such as "
+            f"{_KEY}: no item of {path} is in the data: its column {item} has ids such as "
             f"{', '.join(known['id'].head(3))}, the data {', '.join(wanted['id'].head(3))}; give "
             "names of the same preparation, or leave them out with dataset.items=null"
         )
     if names.null_count():
         log.info("%s items have no name in %s", f"{names.null_count():,}", path)
     return names
-
-
-def _lacks(path: Path, column: str, there: list[str]) -> str:
-    return f"dataset.items: {path} has no column {column}: its columns are {', '.join(there)}"
