@@ -20,6 +20,7 @@ from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.errors import InputError
 from negrec.evaluation.observer import Observer
+from negrec.kernels import native
 from negrec.models.base import SequenceModel
 from negrec.objectives.base import Objective
 from negrec.training.checkpoint import Checkpoint, Checkpoints, save
@@ -118,6 +119,8 @@ class Trainer:
             share the cores between jobs.
         checkpoint_minutes: after so long an epoch is saved on its way.
         progress: a progress bar; "auto": where there is a terminal.
+        kernels: "auto" takes compiled inner loops where there is a compiler, "torch" none; see
+            ``negrec.kernels.native``.
     """
 
     def __init__(
@@ -141,6 +144,7 @@ class Trainer:
         threads: int | Literal["auto"] = "auto",
         checkpoint_minutes: float = 10.0,
         progress: bool | Literal["auto"] = "auto",
+        kernels: native.Choice = "auto",
     ) -> None:
         whole = {
             "max_epochs": max_epochs,
@@ -190,6 +194,8 @@ class Trainer:
         self.threads = allowed_threads() if threads == "auto" else threads
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.show = progress
+        native.choose(kernels)
+        self.kernels = kernels
         EarlyStopping(patience)  # refuses bad values before anything is written
 
     def fit(
@@ -211,6 +217,7 @@ class Trainer:
             InterruptedRunError: Ctrl-C or SIGTERM came; the state is saved.
         """
         torch.set_num_threads(self.threads)
+        native.choose(self.kernels)
         # Whatever came before: a run that was cut off has the heads that a whole one has.
         torch.manual_seed(seeding.stream_seed(self.seed, "bind"))
         objective.bind(model)
