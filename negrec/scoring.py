@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negrec.embedding import Table, look_up, whole
 from negrec.types import Batch, Negatives, Queries, slices
 
 Similarity = Literal["dot", "cosine"]
@@ -78,8 +79,8 @@ class ItemScorer(nn.Module):
             raise ValueError(f"scorer.temperature must be positive, got {temperature}")
         self.similarity: Similarity = similarity
         self.temperature = temperature
-        self.weight = nn.Parameter(torch.empty(n_items, dim))
-        self.bias = nn.Parameter(torch.zeros(n_items, 1)) if bias else None
+        self.weight = Table(torch.empty(n_items, dim))
+        self.bias = Table(torch.zeros(n_items, 1)) if bias else None
         self.offset = offset
         nn.init.normal_(self.weight, std=std)
 
@@ -98,7 +99,8 @@ class ItemScorer(nn.Module):
 
         A bias makes it one wider, and an offset too.
         """
-        return self._item_side(self.weight, self.bias)
+        bias = None if self.bias is None else whole(self.bias)
+        return self._item_side(whole(self.weight), bias)
 
     def fixed(self) -> FixedScorer:
         """The same scores with the item side worked out once, for an evaluation."""
@@ -237,13 +239,6 @@ def score_candidates(queries: Queries, negatives: Negatives, scorer: ItemScorer)
         return scorer.every(queries.hidden)
     scores: Tensor = scorer(queries.hidden, negatives.items, negatives.row)
     return scores
-
-
-def look_up(table: Tensor, row: Tensor) -> Tensor:
-    """Rows of a large table, of which a step reads few, (..., D)."""
-    # A dense gradient is a fresh tensor of the table's size at every look-up. Where there is a
-    # tensor to add to, as the trainer keeps one, a sparse gradient goes right into it.
-    return F.embedding(row, table, sparse=table.grad is not None)
 
 
 class FixedScorer(ItemScorer):

@@ -90,17 +90,6 @@ def test_bad_settings_are_refused(settings, message):
         ItemScorer(20, 4, **settings)
 
 
-def test_gradients_of_look_ups_are_those_of_dense_indexing():
-    scorer = toy.scorer()
-    hidden = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
-    items = torch.tensor([2, 2, 7])
-    scorer.weight.grad = torch.zeros_like(scorer.weight)
-    scorer.target(hidden, items).sum().backward()
-    expected = torch.zeros(20, 4).index_add_(0, items - 1, hidden)
-    torch.testing.assert_close(scorer.weight.grad, expected)
-    assert not scorer.weight.grad.is_sparse  # the buffer stays what it is
-
-
 def test_exponentials_are_softmax_up_to_a_row_factor():
     hidden = 30 * torch.randn(7, 4, generator=torch.Generator().manual_seed(0))  # scores beyond 88
     matrix = toy.scorer(100).matrix.detach()

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negrec.embedding import Table, look_up
 from negrec.packing import Rows
-from negrec.scoring import ItemScorer, look_up
+from negrec.scoring import ItemScorer
 from negrec.types import HIDDEN, DatasetInfo
 
 
@@ -147,6 +148,7 @@ class UserVectors(nn.Module):
     def __init__(self, info: DatasetInfo, dim: int, std: float) -> None:
         super().__init__()
         self.table = nn.Embedding(info.n_users, dim)
+        self.table.weight = Table(self.table.weight.detach())
         nn.init.normal_(self.table.weight, std=std)
         known = torch.ones(info.n_users, dtype=torch.bool)
         if info.trained_users is not None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from negrec.data.sequences import Sequences
+from negrec.embedding import whole
 from negrec.losses.base import Loss
 from negrec.models.base import SequenceModel
 from negrec.objectives.ranking import Ranking
@@ -140,7 +141,7 @@ class RankingWithTeacher(Ranking):
         """Moves the teacher's parameters and buffers towards the model's."""
         for slow, fast in zip(_tensors(self.teacher), _tensors(model), strict=True):
             if slow.is_floating_point():
-                slow.lerp_(fast, 1 - decay)
+                slow.lerp_(whole(fast), 1 - decay)
             else:
                 slow.copy_(fast)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from negrec import seeding
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
+from negrec.embedding import late_rows
 from negrec.errors import InputError
 from negrec.evaluation.observer import Observer
 from negrec.kernels import native
@@ -26,6 +27,7 @@ from negrec.objectives.base import Objective
 from negrec.training.checkpoint import Checkpoint, Checkpoints, save
 from negrec.training.early_stopping import EarlyStopping
 from negrec.training.interruption import InterruptedRunError, Interruption
+from negrec.training.lazy_adam import LazyAdam
 from negrec.training.progress import TrainingProgress
 from negrec.training.schedule import SCHEDULES, factor
 from negrec.types import Outcome, Step
@@ -237,8 +239,9 @@ class Trainer:
             return Fit(0, -1, found.get(self.metric, math.nan), True, 0.0, 0.0)
         optimizer = self.make_optimizer(parameters)
         for parameter in parameters:
-            # Kept for good: sparse gradients are added into it without a fresh (V, D) tensor.
-            parameter.grad = torch.zeros_like(parameter)
+            if late_rows(parameter) is None:
+                # Kept for good: sparse gradients are added into it without a fresh (V, D) tensor.
+                parameter.grad = torch.zeros_like(parameter)
         run = _Run(self, model, objective, optimizer, checkpoints, validate, log_metrics, observer)
         run.restore()
         return run.train()
@@ -280,9 +283,13 @@ class _Run:
             Interruption() as interruption,
             TrainingProgress(trainer.show, trainer.max_epochs, steps, trainer.metric) as progress,
         ):
-            while at.epoch < trainer.max_epochs and not self.stopping.exhausted:
-                self.train_epoch(interruption, progress)
-                self.end_epoch(progress)
+            try:
+                while at.epoch < trainer.max_epochs and not self.stopping.exhausted:
+                    self.train_epoch(interruption, progress)
+                    self.end_epoch(progress)
+            finally:
+                if isinstance(self.optimizer, LazyAdam):
+                    self.optimizer.release()
             if interruption.signal is not None:  # it came during the last validation
                 raise InterruptedRunError(interruption.signal)
         converged = self.stopping.exhausted or at.best_epoch < at.epoch - 1 or at.epoch == 0
@@ -311,7 +318,7 @@ class _Run:
 
         def settle() -> None:
             """Brings the counters up to date, for a checkpoint."""
-            self.check_finite(first_bad)
+            self.check_finite(first_bad, saving=True)
             now = time.perf_counter() - started
             at.loss_sum, at.skipped = loss_sum.item(), int(skipped)
             at.terms = {name: value.item() for name, value in terms.items()}
@@ -366,8 +373,7 @@ class _Run:
         if outcome.feedback is not None:
             self.observer.seen(model, step, outcome.feedback)
         if trainer.clip_norm is not None:
-            parameters = [p for g in self.optimizer.param_groups for p in g["params"]]
-            torch.nn.utils.clip_grad_norm_(parameters, trainer.clip_norm)
+            clip(self.optimizer, trainer.clip_norm)
         self.optimizer.step()
         if outcome.feedback is not None:
             objective.observe(model, outcome.feedback)
@@ -377,6 +383,8 @@ class _Run:
         """Validates, keeps the best, logs and saves."""
         trainer, at = self.trainer, self.at
         epoch = at.epoch
+        if isinstance(self.optimizer, LazyAdam):
+            self.optimizer.settle()  # what is kept and copied from here on is read as it is
         judged = max(at.queries - at.skipped, 1)
         metrics = {
             "train/loss": at.loss_sum / judged,
@@ -442,12 +450,18 @@ class _Run:
         at.best_epoch, at.waited = self.stopping.best_epoch, self.stopping.waited
         return valid[name], better
 
-    def check_finite(self, first_bad: Tensor) -> None:
-        """Stops before a poisoned state is saved over a good one."""
+    def check_finite(self, first_bad: Tensor, saving: bool = False) -> None:
+        """Stops before a poisoned state is saved over a good one.
+
+        Args:
+            first_bad: step of the first loss that was not finite, -1 where there is none.
+            saving: looks at every row of large tables too, which takes as long as many steps.
+        """
         step = first_bad.item()
         if step < 0:
             # A gradient can overflow where the loss does not.
-            if all(bool(p.isfinite().all()) for p in self.model.parameters()):
+            looked_at = (p for p in self.model.parameters() if saving or late_rows(p) is None)
+            if all(map(finite, looked_at)):
                 return
             step = self.at.step
         good = self.checkpoints.last
@@ -513,6 +527,28 @@ class _Run:
         self.stopping.best_value, self.stopping.best_epoch = at.best_value, at.best_epoch
         self.stopping.waited = at.waited
         log.info("resumed at epoch %d, step %d", at.epoch + 1, at.step)
+
+
+def finite(parameter: Tensor) -> bool:
+    """Whether all numbers are; nothing of the parameter's size is made on the way."""
+    if not parameter.numel():
+        return True
+    low, high = torch.aminmax(parameter.detach())  # either is NaN where any number is
+    return bool((low.isfinite() & high.isfinite()).item())
+
+
+def clip(optimizer: torch.optim.Optimizer, largest: float) -> None:
+    """Scales all gradients so that their common norm is at most ``largest``."""
+    gradients = []
+    for p in (p for group in optimizer.param_groups for p in group["params"]):
+        if p.grad is not None and p.grad.is_sparse:
+            p.grad = p.grad.coalesce()  # the norm is that of sums, not of what is summed up
+            gradients.append(p.grad._values())
+        elif p.grad is not None:
+            gradients.append(p.grad)
+    norm = torch.nn.utils.get_total_norm(gradients)
+    scale = (largest / (norm + 1e-6)).clamp(max=1)  # as torch.nn.utils.clip_grad_norm_
+    torch._foreach_mul_(gradients, scale)
 
 
 def allowed_threads() -> int:

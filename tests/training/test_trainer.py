@@ -8,6 +8,7 @@ import torch
 
 from negrec.data.sequences import Sequences
 from negrec.data.targets import NextItem
+from negrec.embedding import Table, look_up
 from negrec.errors import InputError
 from negrec.losses.bce import BCE
 from negrec.models.sasrec import SASRec
@@ -17,7 +18,8 @@ from negrec.samplers.in_batch import InBatch
 from negrec.samplers.uniform import Uniform
 from negrec.training.checkpoint import Checkpoints, load
 from negrec.training.interruption import InterruptedRunError
-from negrec.training.trainer import Trainer
+from negrec.training.lazy_adam import LazyAdam
+from negrec.training.trainer import Trainer, clip, finite
 from tests import toy
 
 V = 20
@@ -134,19 +136,23 @@ def test_an_epoch_that_skips_every_query_is_an_error(tmp_path):
         run.fit()
 
 
-@pytest.mark.parametrize("osf", [None, 1, 2])
+def by_rows(parameters):
+    return LazyAdam(parameters, lr=1e-2, rows="lazy")
+
+
+@pytest.mark.parametrize("settings", [{}, {"osf": 1}, {"osf": 2}, {"optimizer": by_rows}], ids=str)
 @pytest.mark.parametrize("sampler", [None, genni, scarce])
 @pytest.mark.parametrize("cut", [0, 3, 7, 12])
-def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler, osf):
+def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler, settings):
     values = [0.1, 0.3, 0.2, 0.25]
-    whole = Run(tmp_path / "whole", values, sampler, osf=osf)
+    whole = Run(tmp_path / "whole", values, sampler, **settings)
     expected = whole.fit()
 
     # Checkpoints after every step; the process "dies" before its step number `cut`.
     class DiedError(Exception):
         pass
 
-    broken = Run(tmp_path / "broken", values, sampler, osf=osf, checkpoint_minutes=0.0)
+    broken = Run(tmp_path / "broken", values, sampler, checkpoint_minutes=0.0, **settings)
     forward, calls = broken.objective.forward, []
 
     def mortal(*args):
@@ -158,7 +164,7 @@ def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sam
     broken.objective.forward = mortal
     with pytest.raises(DiedError):
         broken.fit()
-    resumed = Run(tmp_path / "broken", sampler=sampler, osf=osf)
+    resumed = Run(tmp_path / "broken", sampler=sampler, **settings)
     resumed.values = {
         i: values[len(broken.validated) + i] for i in range(4 - len(broken.validated))
     }
@@ -439,6 +445,51 @@ def test_gradients_are_clipped(tmp_path):
     run.trainer.make_optimizer = watched
     run.fit()
     assert max(norms).item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_tables_moved_by_rows_learn_what_they_learn_as_a_whole(tmp_path):
+    # Validated, kept and left behind: every time the weights are as they would be.
+    def run(name, rows):
+        made = Run(
+            tmp_path / name,
+            [0.1, 0.3, 0.2, 0.2],
+            optimizer=lambda p: LazyAdam(p, lr=1e-2, eps=1e-12, rows=rows),
+        )
+        made.fit()
+        return made
+
+    lazy, dense = run("lazy", "lazy"), run("dense", "dense")
+    for one, other in zip(lazy.validated, dense.validated, strict=True):
+        # Of the table: a bias of keys, say, has no gradient but rounding, which Adam blows up.
+        table = "scorer.weight"
+        torch.testing.assert_close(one[table], other[table], rtol=0, atol=2e-5)
+    assert same(lazy.model.state_dict(), lazy.validated[1])  # the best
+    assert lazy.losses() == pytest.approx(dense.losses(), rel=1e-5)
+    kept = load(lazy.checkpoints.best).part("model")
+    assert same(kept, lazy.validated[1])
+
+
+def test_gradients_by_rows_are_clipped_by_the_norm_of_their_sums():
+    table, matrix = Table(torch.zeros(4, 2)), torch.nn.Parameter(torch.zeros(1, 2))
+    optimizer = LazyAdam([table, matrix], rows="lazy")
+    # The row's gradients (3, 0) and (0, 4) add up to (3, 4); with (12, 0) the norm is 13.
+    weight = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    loss = (look_up(table, torch.tensor([2, 2])) * weight).sum() + 12 * matrix[0, 0]
+    loss.backward()
+    clip(optimizer, 1.3)
+    assert table.grad.to_dense()[2].tolist() == pytest.approx([0.3, 0.4], rel=1e-5)
+    assert matrix.grad[0].tolist() == pytest.approx([1.2, 0], rel=1e-5)
+    clip(optimizer, 1.4)  # it is smaller by now, and stays
+    assert matrix.grad[0, 0].item() == pytest.approx(1.2, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_finite_sees_every_number(bad):
+    numbers = torch.zeros(5, 3)
+    assert finite(numbers)
+    assert finite(numbers[:0])
+    numbers[3, 1] = bad
+    assert not finite(numbers)
 
 
 def test_bf16_trains(tmp_path):
