@@ -1,37 +1,35 @@
-"""How a query is scored against items, and the chunked kernels over (N, V)."""
+"""How a query is scored against items."""
 
 from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import wraps
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from negrec.embedding import Table, look_up, whole
+from negrec.kernels import counts
+from negrec.kernels.tiles import Pairs, Scratch, chunk_rows, chunks, stretches, tile_rows
 from negrec.types import Batch, Negatives, Queries, slices
 
 Similarity = Literal["dot", "cosine"]
+Scored = TypeVar("Scored", Tensor, tuple[Tensor, Tensor])
 
-# Cells of a chunk of (rows, V) scores. Fresh large tensors cost more in page faults than the
-# arithmetic: chunks of this size (6 MB) stay in the cache and reuse one buffer.
-_CELLS = 128 * 12_288
-_BLOCK = 64  # columns of a block of the two-level inverse CDF
-_LOWEST_EXPONENT = -80.0
 _SCORES = 1 << 22  # scores that are held at once (16 MiB)
 _VECTORS = 1 << 25  # numbers of gathered vectors that are held at once (128 MiB)
 _SMALLEST_GRID = 4  # queries; rows of up to twice as many share the next larger grid
 
 
-def full_precision(score: Callable[..., Tensor]) -> Callable[..., Tensor]:
+def full_precision(score: Callable[..., Scored]) -> Callable[..., Scored]:
     """Scores in the precision of the item vectors: targets and negatives must compare alike."""
 
     @wraps(score)
-    def scored(self: ItemScorer, hidden: Tensor, *args: Tensor | None) -> Tensor:
+    def scored(self: ItemScorer, hidden: Tensor, *args: object) -> Scored:
         with torch.autocast(hidden.device.type, enabled=False):
             return score(self, hidden.to(self.weight.dtype), *args)
 
@@ -256,6 +254,36 @@ class FixedScorer(ItemScorer):
     def fixed(self) -> FixedScorer:
         return self
 
+    @property
+    def stretches(self) -> list[slice]:
+        """The columns of the tiles of scores."""
+        return stretches(self.n_items)
+
+    @property
+    def tile_rows(self) -> int:
+        """How many queries a tile of scores has."""
+        return tile_rows(self.n_items)
+
+    @full_precision
+    def tile(self, hidden: Tensor, columns: slice, out: Tensor) -> Tensor:
+        """Scores of one of the ``stretches`` of the catalogue, in ``out``, (n, columns)."""
+        return torch.mm(hidden, self.matrix[columns].T, out=out)
+
+    @full_precision
+    def counts(
+        self, hidden: Tensor, own: Tensor, replaced: Pairs, value: float, scratch: Scratch
+    ) -> tuple[Tensor, Tensor]:
+        """How many items score higher than one's own, and how many others the same, (N,) each.
+
+        Args:
+            hidden: (N, D).
+            own: the column of the item that others are compared with, (N,).
+            replaced: cells that have another score.
+            value: that score.
+            scratch: holds a tile of scores.
+        """
+        return counts.counts(hidden, self.matrix, own, replaced, value, scratch)
+
     def largest(self, hidden: Tensor) -> Tensor:
         """What no score of a query exceeds in size, (N,), by Cauchy-Schwarz."""
         bound: Tensor = hidden.norm(dim=1) * self.matrix.norm(dim=1).amax()
@@ -316,6 +344,33 @@ class HistoryScorer(FixedScorer):
     def vectors(self, items: Tensor) -> Tensor:
         raise TypeError("these scores are no dot products: there are no item vectors")
 
+    @property
+    def stretches(self) -> list[slice]:
+        return [slice(0, self.n_items)]  # a part of a row costs as much as the row
+
+    @property
+    def tile_rows(self) -> int:
+        return chunk_rows(self.n_items)
+
+    @full_precision
+    def tile(self, hidden: Tensor, columns: slice, out: Tensor) -> Tensor:
+        assert columns == slice(0, self.n_items)
+        return self.every(hidden, out)
+
+    @full_precision
+    def counts(
+        self, hidden: Tensor, own: Tensor, replaced: Pairs, value: float, scratch: Scratch
+    ) -> tuple[Tensor, Tensor]:
+        parts, found = list(chunks(len(hidden), self.tile_rows)), [own.new_empty(2, 0)]
+        for part, pairs in zip(parts, replaced.by_rows(parts), strict=True):
+            states = hidden[part]
+            scores = self.every(states, scratch.take(len(states), self.n_items, states))
+            scores[pairs.row, pairs.column] = value
+            mine = scores.gather(1, own[part, None])
+            found.append(torch.stack(counts.compared(scores, mine)))
+        greater, equal = torch.cat(found, 1)
+        return greater, equal - 1
+
     def histories(self, batch: Batch, token: Tensor) -> Tensor:
         """The states of some tokens: the items up to them, newest first, (n, L).
 
@@ -369,93 +424,3 @@ class HistoryScorer(FixedScorer):
         value = torch.cat([self.value, self.value.new_zeros(1)]).abs().amax()
         bound: Tensor = self.weight.abs().amax() + value * self.by_place.abs().sum()
         return bound.expand(len(hidden))
-
-
-def chunk_rows(width: int) -> int:
-    """How many rows of so many cells make a chunk; a matrix product wants at least 16."""
-    return max(16, _CELLS // width)
-
-
-def chunks(n: int, size: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``size`` that cover 0..n - 1."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))
-
-
-class Scratch:
-    """A buffer that is kept between calls; it is no state and is not checkpointed."""
-
-    def __init__(self) -> None:
-        self._buffer = torch.empty(0)
-
-    def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """An uninitialised (rows, columns) tensor, valid until the next call."""
-        size = rows * columns
-        buffer = self._buffer
-        if buffer.numel() < size or buffer.device != like.device or buffer.dtype != like.dtype:
-            self._buffer = buffer = like.new_empty(size)
-        return buffer[:size].view(rows, columns)
-
-    def __deepcopy__(self, memo: object) -> Scratch:
-        return Scratch()
-
-
-def exponentials(
-    hidden: Tensor, matrix: Tensor, ruled_out: tuple[Tensor, Tensor] | Tensor, scratch: Scratch
-) -> tuple[Tensor, Tensor]:
-    """exp(hidden . item - top), and each row's top: the highest score that is not ruled out.
-
-    Args:
-        hidden: (n, D), already scaled by whatever sharpens the distribution.
-        matrix: item vectors, (V, D).
-        ruled_out: (row, column) pairs, or a mask (n, V), of weight 0.
-        scratch: holds the first result.
-
-    Returns:
-        (n, V filled up to 64s with zeros), and (n,); the top is -inf where all is ruled out.
-    """
-    n, width = len(hidden), len(matrix)
-    filled = -(-width // _BLOCK) * _BLOCK
-    weight = scratch.take(n, filled, hidden)
-    weight[:, width:] = 0
-    scores = weight[:, :width]
-    torch.mm(hidden, matrix.T, out=scores)
-    # Before the highest score is sought: one that is ruled out must not push the others down.
-    scores[ruled_out] = -torch.inf
-    top = scores.amax(1)
-    scores -= top.masked_fill(top == -torch.inf, 0)[:, None]
-    # Denormal results make exp ten times slower, and a weight of e^-80 is never drawn.
-    scores.clamp_(min=_LOWEST_EXPONENT)
-    scores.exp_()
-    scores[ruled_out] = 0
-    return weight, top
-
-
-def draw_rows(weight: Tensor, k: int, generator: torch.Generator | None) -> Tensor:
-    """Draws k columns of each row with replacement, proportionally to its weights, (n, k).
-
-    Two-level inverse CDF: the uniform number picks a block of columns, what is left of it picks
-    the column. Only block sums are accumulated over the whole row, in float64; a column of weight
-    0 is never drawn. A row of zeros gives -1.
-
-    Args:
-        weight: finite and not negative, (n, V), V a multiple of 64.
-        k: draws per row.
-        generator: source of randomness.
-    """
-    n = len(weight)
-    blocks = weight.view(n, -1, _BLOCK)
-    cdf = blocks.sum(2).double().cumsum(1)  # (n, V / 64)
-    total = cdf[:, -1:]
-    u = torch.rand(n, k, dtype=torch.double, device=weight.device, generator=generator)
-    u = torch.minimum(u * total, torch.nextafter(total, torch.zeros_like(total)))
-    block = torch.searchsorted(cdf, u, right=True)  # the first block whose cumulated sum exceeds u
-    block = block.clamp_(max=cdf.shape[1] - 1)  # a row of zeros has none
-    before = cdf.gather(1, (block - 1).clamp_(min=0)).masked_fill_(block == 0, 0)
-    index = torch.arange(n, device=weight.device)[:, None]
-    inner = blocks[index, block].double().cumsum(2)  # (n, k, 64)
-    # Rounding of the block's float32 sum may leave u beyond the block's own end.
-    end = inner[..., -1]
-    rest = torch.minimum(u - before, torch.nextafter(end, torch.zeros_like(end)))
-    column = torch.searchsorted(inner, rest[..., None].clamp_(min=0), right=True).squeeze(2)
-    return (block * _BLOCK + column).masked_fill_(total == 0, -1)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from negrec.scoring import HistoryScorer, ItemScorer, Scratch, draw_rows, exponentials
+from negrec.scoring import HistoryScorer, ItemScorer
 from negrec.types import Batch
 from tests import toy
 
@@ -90,39 +90,6 @@ def test_bad_settings_are_refused(settings, message):
         ItemScorer(20, 4, **settings)
 
 
-def test_exponentials_are_softmax_up_to_a_row_factor():
-    hidden = 30 * torch.randn(7, 4, generator=torch.Generator().manual_seed(0))  # scores beyond 88
-    matrix = toy.scorer(100).matrix.detach()
-    out = torch.zeros(7, 100, dtype=torch.bool)
-    out[torch.arange(7), (hidden @ matrix.T).argmax(1)] = True  # the leaders are ruled out
-    weight, top = exponentials(hidden, matrix, out.nonzero(as_tuple=True), Scratch())
-    assert torch.equal(weight, exponentials(hidden, matrix, out, Scratch())[0])
-    assert torch.equal(top, (hidden @ matrix.T).masked_fill(out, -torch.inf).amax(1))
-    assert weight.shape == (7, 128)
-    assert weight[:, 100:].eq(0).all()
-    probability = weight / weight.sum(1, keepdim=True)
-    score = hidden.double() @ matrix.double().T
-    expected = score.masked_fill(out, -torch.inf).softmax(1).float()
-    torch.testing.assert_close(probability[:, :100], expected, atol=1e-6, rtol=1e-3)
-
-
-def test_draw_rows_follows_the_weights():
-    weight = torch.zeros(2, 192)
-    weight[0, 3], weight[0, 100], weight[0, 191] = 1, 2, 5
-    weight[1, 64] = 1e-30  # alone in its row: drawn, however small
-    drawn = draw_rows(weight, 40_000, torch.Generator().manual_seed(0))
-    p = toy.chi_square_p(drawn[0], weight[0] / 8)
-    assert p > 1e-4
-    assert drawn[1].eq(64).all()
-
-
-def test_a_row_without_weight_gives_no_column():
-    out = torch.tensor([[True, True], [False, True]])
-    weight, _ = exponentials(torch.ones(2, 4), torch.ones(2, 4), out, Scratch())
-    drawn = draw_rows(weight, 3, torch.Generator().manual_seed(0))
-    assert drawn.tolist() == [[-1, -1, -1], [0, 0, 0]]
-
-
 def test_targets_and_negatives_are_scored_in_full_precision_under_autocast():
     scorer, hidden = toy.scorer(), torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
     items = torch.tensor([1, 2, 3])
@@ -130,13 +97,6 @@ def test_targets_and_negatives_are_scored_in_full_precision_under_autocast():
         target, negative = scorer.target(hidden, items), scorer(hidden, items[None])
     assert torch.equal(negative, hidden @ scorer.matrix[:3].T)
     torch.testing.assert_close(target, negative.diagonal())
-
-
-def test_draw_rows_reaches_the_first_and_the_last_column_and_nothing_of_weight_zero():
-    weight = torch.ones(1, 128)
-    weight[0, 10:120] = 0
-    drawn = draw_rows(weight, 20_000, torch.Generator().manual_seed(0))
-    assert set(drawn[0].tolist()) == {*range(10), *range(120, 128)}
 
 
 def histories_scorer():
@@ -175,7 +135,7 @@ def test_items_are_scored_by_their_relations_to_a_history():
 def test_a_chunk_of_histories_is_scored_like_all(monkeypatch):
     scorer, items = histories_scorer(), torch.arange(1, 5)[None]
     hidden = torch.randint(0, 5, (50, 2), generator=torch.Generator().manual_seed(0)).float()
-    monkeypatch.setattr("negrec.scoring._CELLS", 1)  # chunks of 16
+    monkeypatch.setattr("negrec.kernels.tiles._CELLS", 1)  # chunks of 16
     assert torch.equal(scorer(hidden, items), scorer.every(hidden))
     assert scorer(hidden[:0], items).shape == (0, 4)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -9,6 +10,7 @@ from negrec.contracts.toy import chi_square_p as chi_square
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
 from negrec.data.targets import NextItem
+from negrec.kernels import tiles
 from negrec.samplers.uniform import Uniform
 from negrec.scoring import ItemScorer
 from negrec.types import Batch, DatasetInfo, Jagged, Queries, Step
@@ -18,6 +20,13 @@ class Labelling(Uniform):
     """A sampler that may relabel candidates as positives, and never does."""
 
     labels = True
+
+
+def cut_tiles(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    """Tiles of scores of so many columns and 200 rows, so that a small catalogue has several."""
+    monkeypatch.setattr(tiles, "_WIDEST", width)
+    monkeypatch.setattr(tiles, "_STRETCH", width)
+    monkeypatch.setattr(tiles, "_CELLS", 200 * width)
 
 
 def jagged(rows: Sequence[Sequence[int]]) -> Jagged:

@@ -26,7 +26,7 @@ from negrec.data.columns import AUTO, Columns, find
 from negrec.data.readers.base import ROW, scan
 from negrec.errors import InputError, printable
 from negrec.evaluation.ranks import Seen
-from negrec.scoring import chunks
+from negrec.kernels.tiles import chunks
 from negrec.serving.recommender import Histories, Recommender, Taken, found
 
 _ROLES = ("user", "item", "timestamp", "position")  # of a table's columns

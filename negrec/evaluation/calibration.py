@@ -58,13 +58,16 @@ def probability_sums(hidden: Tensor, scorer: FixedScorer) -> Tensor:
         hidden: (n, D).
         scorer: scores states against the V items.
     """
-    import torch
+    from negrec.kernels.tiles import Scratch, chunks
 
-    from negrec.scoring import chunk_rows, chunks
-
-    parts = chunks(len(hidden), chunk_rows(scorer.n_items))
-    sums = [scorer.every(hidden[part]).sigmoid_().sum(1) for part in parts]
-    return torch.cat(sums) if sums else hidden.new_empty(0)
+    scratch, sums = Scratch(), hidden.new_zeros(len(hidden))
+    for part in chunks(len(hidden), scorer.tile_rows):
+        states = hidden[part]
+        for stretch in scorer.stretches:
+            width = stretch.stop - stretch.start
+            scores = scorer.tile(states, stretch, scratch.take(len(states), width, scorer.weight))
+            sums[part] += scores.sigmoid_().sum(1)
+    return sums
 
 
 def theorem_5_1(prior: Floats, sampling_rate: float, beta: float = 1.0) -> Floats:

@@ -20,7 +20,8 @@ from negrec.evaluation.cohorts import COHORTS, COLD, popularity_cohorts
 from negrec.evaluation.lists import Lists, coverage, exposure_gini, novelty, popularity
 from negrec.evaluation.metrics import Floats, balance, hit_rate, mrr, ndcg, recall
 from negrec.evaluation.ranks import Ranks, Seen, rank, rank_among, sample_unseen, top
-from negrec.scoring import FixedScorer, ItemScorer, Scratch, chunks
+from negrec.kernels.tiles import Scratch, chunks
+from negrec.scoring import FixedScorer, ItemScorer
 from negrec.types import Batch, DatasetInfo, HeldOut
 
 log = logging.getLogger(__name__)

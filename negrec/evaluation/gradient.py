@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from negrec.kernels.tiles import chunk_rows, chunks
 from negrec.losses.base import Loss
-from negrec.scoring import ItemScorer, chunk_rows, chunks
+from negrec.scoring import ItemScorer
 from negrec.types import Negatives, Queries
 
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from negrec.errors import InputError
-from negrec.scoring import FixedScorer, Scratch, chunk_rows, chunks
+from negrec.kernels.tiles import Pairs, Scratch, chunks
+from negrec.scoring import FixedScorer
 from negrec.types import HeldOut
 
 Seen = Literal["filter", "keep", "zero"]
@@ -46,16 +47,13 @@ def rank(
         InputError: a score is not finite.
     """
     _check_finite(hidden, scorer, part)
-    scratch = scratch or Scratch()
-    ranks = [
-        _count(_scores(hidden, scorer, part, seen, rows, scratch), part.target[rows])
-        for rows in chunks(len(hidden), chunk_rows(scorer.n_items))
-    ]
-    empty = torch.zeros(0, dtype=torch.int64)
-    return Ranks(
-        torch.cat([empty, *(r.greater.cpu() for r in ranks)]),
-        torch.cat([empty, *(r.ties.cpu() for r in ranks)]),
-    )
+    target = part.target.to(hidden.device)
+    own = (target - 1).clamp(min=0)  # of a cold target: not read
+    replaced, value = _replaced(part, seen, hidden.device)
+    greater, ties = scorer.counts(hidden, own, replaced, value, scratch or Scratch())
+    cold = target == 0
+    greater, ties = greater.masked_fill(cold, scorer.n_items), ties.masked_fill(cold, 0)
+    return Ranks(greater.cpu(), ties.cpu())
 
 
 def top(
@@ -86,11 +84,19 @@ def top(
     items = torch.zeros(len(hidden), k, dtype=torch.int64)
     scores = torch.full((len(hidden), k), -torch.inf)
     width = min(k, scorer.n_items)
-    for rows in chunks(len(hidden), chunk_rows(scorer.n_items)):
-        of_chunk = _scores(hidden, scorer, part, seen, rows, scratch)
-        column, value = _first(of_chunk, width)
-        items[rows, :width] = (column + 1).masked_fill_(value == -torch.inf, 0).cpu()
-        scores[rows, :width] = value.to(scores)
+    replaced, value = _replaced(part, seen, hidden.device)
+    parts = list(chunks(len(hidden), scorer.tile_rows))
+    for rows, pairs in zip(parts, replaced.by_rows(parts), strict=True):
+        states, found = hidden[rows], []
+        for stretch in scorer.stretches:
+            out = scratch.take(len(states), stretch.stop - stretch.start, scorer.weight)
+            of_tile, inside = scorer.tile(states, stretch, out), pairs.within(stretch)
+            of_tile[inside.row, inside.column] = value
+            column, best = _first(of_tile, min(k, of_tile.shape[1]))
+            found.append((column + stretch.start, best))
+        column, best = _merged(found, width)
+        items[rows, :width] = (column + 1).masked_fill_(best == -torch.inf, 0).cpu()
+        scores[rows, :width] = best.to(scores)
     return items, scores
 
 
@@ -150,44 +156,26 @@ def sample_unseen(part: HeldOut, n_items: int, n: int, generator: torch.Generato
     return u + 1 + passed - first[:-1, None]
 
 
-def _scores(
-    hidden: Tensor, scorer: FixedScorer, part: HeldOut, seen: Seen, rows: slice, scratch: Scratch
-) -> Tensor:
-    """Scores of a chunk of states after the policy for seen items, (n, V), in the scratch."""
-    states = hidden[rows]
-    out = scratch.take(len(states), scorer.n_items, scorer.weight)
-    scores: Tensor = scorer.every(states, out)
+def _replaced(part: HeldOut, seen: Seen, device: torch.device) -> tuple[Pairs, float]:
+    """The cells of (m, V) that have another score than the model's, and that score."""
     if seen == "keep":
-        return scores
-    histories = part.select(rows).histories()
-    known = histories.values > 0
-    row = histories.row[known].to(scores.device)
-    column = (histories.values[known] - 1).to(scores.device)
-    if seen == "zero":
-        scores[row, column] = 0
-        return scores
-    target = part.target[rows].to(scores.device)
-    index, own = torch.arange(len(states), device=scores.device), (target - 1).clamp(min=0)
-    kept = scores[index, own]
-    scores[row, column] = -torch.inf
-    warm = target > 0
-    scores[index[warm], own[warm]] = kept[warm]
-    return scores
+        none = part.target[:0].to(device)
+        return Pairs(none, none), 0.0
+    histories = part.histories()
+    chosen = histories.values > 0
+    if seen == "filter":
+        chosen &= histories.values != part.target[histories.row]
+    row, column = histories.row[chosen], histories.values[chosen] - 1
+    return Pairs(row.to(device), column.to(device)), -torch.inf if seen == "filter" else 0.0
 
 
-def _count(scores: Tensor, target: Tensor) -> Ranks:
-    """Ranks from the scores of a chunk, which are used up."""
-    target = target.to(scores.device)
-    cold = target == 0
-    own = scores.gather(1, (target - 1).clamp(min=0)[:, None])
-    # Counting, not sorting, and in place: comparisons that write booleans cost six times as much.
-    # Sums of -1, 0 and 1 are exact in float32 up to 2^24 items.
-    sign = scores.sub_(own).sign_()
-    balance = sign.sum(1)  # higher minus lower
-    different = sign.abs_().sum(1)  # higher plus lower
-    greater = ((different + balance) / 2).long()
-    ties = scores.shape[1] - 1 - different.long()
-    return Ranks(greater.masked_fill_(cold, scores.shape[1]), ties.masked_fill_(cold, 0))
+def _merged(found: list[tuple[Tensor, Tensor]], k: int) -> tuple[Tensor, Tensor]:
+    """The k first of what `_first` found in each stretch, from left to right."""
+    if len(found) == 1:
+        return found[0]
+    column, value = (torch.cat(side, 1) for side in zip(*found, strict=True))
+    value, order = value.sort(dim=1, descending=True, stable=True)  # ties stay by column
+    return column.gather(1, order[:, :k]), value[:, :k]
 
 
 def _first(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

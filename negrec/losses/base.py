@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
+from negrec.kernels.tiles import chunks
+from negrec.scoring import ItemScorer, queries_at_once, score_candidates
 from negrec.types import Judgement, Negatives, Queries, Scores
 
 

@@ -7,8 +7,9 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
+from negrec.kernels.tiles import chunks
 from negrec.models.base import SequenceModel
-from negrec.scoring import HistoryScorer, chunks
+from negrec.scoring import HistoryScorer
 from negrec.types import Batch, DatasetInfo, Jagged, Queries
 
 _CELLS = 1 << 22  # similarities that are held at once while the nearest are sought

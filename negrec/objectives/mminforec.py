@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from negrec.data.sequences import Sequences
+from negrec.kernels.tiles import chunks
 from negrec.losses.base import Loss
 from negrec.models.base import SequenceModel
 from negrec.models.layers import Dropout
 from negrec.objectives.auxiliary import RankingWithAuxiliary
 from negrec.samplers.base import Sampler
-from negrec.scoring import chunks
 from negrec.types import Batch, DatasetInfo, Queries, Step
 
 _SCORES = 1 << 22  # scores that are held at once (16 MiB)

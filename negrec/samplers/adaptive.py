@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from negrec.kernels.tiles import chunks
 from negrec.samplers.base import Sampler
-from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
+from negrec.scoring import ItemScorer, queries_at_once, score_candidates
 from negrec.types import DatasetInfo, Negatives, Queries, Step
 
 

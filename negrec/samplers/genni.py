@@ -9,12 +9,16 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from negrec.kernels.draw import draw
+from negrec.kernels.tiles import Pairs, Scratch, chunk_rows
 from negrec.packing import next_fit
 from negrec.samplers.base import Sampler, check_k
-from negrec.scoring import ItemScorer, Scratch, chunk_rows, chunks, draw_rows, exponentials
+from negrec.scoring import ItemScorer
 from negrec.types import DatasetInfo, Exclude, Feedback, Negatives, Queries, Step
 
 Preselect = Literal["batch", "sequence"]
+
+_ORDERED = 1 << 16  # items up to which a pre-selection is cut from an order of all
 
 
 class GenNi(Sampler):
@@ -105,10 +109,12 @@ class GenNi(Sampler):
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         size = self.candidates(step.epoch)
-        matrix, chosen = scorer.matrix.detach(), None
         if size < self.n_items and self.preselect == "batch":
-            rows = subset(self.n_items, size, step.generator, matrix.device)
-            matrix, chosen = matrix[rows], rows + 1
+            device = queries.hidden.device
+            chosen = subset(self.n_items, size, step.generator, device) + 1
+            matrix = scorer.vectors(chosen).detach()
+        else:
+            matrix, chosen = scorer.matrix.detach(), None
         items = self._draw(queries, matrix, chosen, size, step.generator)
         return Negatives(items, exclude=self.exclude)
 
@@ -130,33 +136,18 @@ class GenNi(Sampler):
         generator: torch.Generator | None,
     ) -> Tensor:
         """Draws from the rows of a matrix (C, D), which are the given items or the catalogue's."""
-        per_sequence = size < self.n_items and items is None
-        hidden = queries.hidden.detach() * self.alpha
-        query, column = self._ruled_out(queries, items)
-        rows = chunk_rows(len(matrix))
-        parts = list(
-            _by_sequence(queries.sequence, rows) if per_sequence else chunks(len(hidden), rows)
-        )
-        starts = torch.tensor([part.start for part in parts] + [len(hidden)], device=query.device)
-        bounds = torch.searchsorted(query, starts).tolist()
-        drawn = []
-        for i, part in enumerate(parts):
-            own = slice(bounds[i], bounds[i + 1])
-            pairs = (query[own] - part.start, column[own])
-            if per_sequence:
-                out = self._left_out(queries.sequence[part], size, generator)
-                out[pairs] = True
-                weight, _ = exponentials(hidden[part], matrix, out, self._scratch)
-            else:
-                weight, _ = exponentials(hidden[part], matrix, pairs, self._scratch)
-            drawn.append(draw_rows(weight, self.k, generator))
-        columns = torch.cat(drawn)
+        hidden = queries.hidden.detach().to(matrix.dtype) * self.alpha
+        excluded = self._ruled_out(queries, items)
+        if size < self.n_items and items is None:
+            columns = self._draw_by_sequence(queries, hidden, matrix, excluded, size, generator)
+        else:
+            columns = draw(hidden, matrix, excluded, self.k, generator, self._scratch)
         found = columns + 1 if items is None else items[columns]
         # A query without a candidate is given its own target, which `valid` masks.
         return torch.where(columns < 0, queries.target[:, None], found)
 
-    def _ruled_out(self, queries: Queries, items: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Excluded (query, column) pairs, ascending by query."""
+    def _ruled_out(self, queries: Queries, items: Tensor | None) -> Pairs:
+        """Excluded (query, column) cells."""
         query, item = queries.excluded.pairs(self.exclude)
         if items is None:
             column = item - 1
@@ -164,8 +155,25 @@ class GenNi(Sampler):
             column = torch.searchsorted(items, item).clamp_(max=len(items) - 1)
             there = items[column] == item
             query, column = query[there], column[there]
-        order = query.argsort(stable=True)
-        return query[order], column[order]
+        return Pairs.of(query, column)
+
+    def _draw_by_sequence(
+        self,
+        queries: Queries,
+        hidden: Tensor,
+        matrix: Tensor,
+        excluded: Pairs,
+        size: int,
+        generator: torch.Generator | None,
+    ) -> Tensor:
+        """Draws of each query from what is pre-selected for its sequence, (N, k) columns."""
+        parts = list(_by_sequence(queries.sequence, chunk_rows(self.n_items)))
+        drawn = []
+        for part, pairs in zip(parts, excluded.by_rows(parts), strict=True):
+            out = self._left_out(queries.sequence[part], size, generator)
+            out[pairs.row, pairs.column] = True
+            drawn.append(draw(hidden[part], matrix, out, self.k, generator, self._scratch))
+        return torch.cat(drawn)
 
     def _left_out(self, sequence: Tensor, size: int, generator: torch.Generator | None) -> Tensor:
         """Which items do not belong to the V' of each query's sequence, (n, V) bool."""
@@ -179,7 +187,16 @@ class GenNi(Sampler):
 
 def subset(n: int, size: int, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Distinct numbers of 0..n - 1, uniformly chosen, ascending, (size,)."""
-    return torch.randperm(n, generator=generator, device=device)[:size].sort().values
+    if n <= _ORDERED or 4 * size > n:
+        return torch.randperm(n, generator=generator, device=device)[:size].sort().values
+    # Few of many: the first of a stream of numbers that are not repetitions, and no table of n.
+    # Twice as many numbers have enough of them: of n > 65,536 at least 0.39 n where size is n / 4.
+    stream = torch.randint(n, (2 * size + 64,), generator=generator, device=device)
+    value, place = torch.unique(stream, return_inverse=True)
+    index = torch.arange(len(stream), device=device)
+    first = torch.full_like(value, len(stream)).scatter_reduce(0, place, index, "amin")
+    chosen: Tensor = value[first.argsort()[:size]].sort().values
+    return chosen
 
 
 def _by_sequence(sequence: Tensor, rows: int) -> Iterator[slice]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from negrec.kernels.tiles import chunks
 from negrec.plateau import Plateau, Start
 from negrec.samplers.base import Sampler, last_of_equal
-from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
+from negrec.scoring import ItemScorer, queries_at_once, score_candidates
 from negrec.types import DatasetInfo, Feedback, Negatives, Queries, Step
 
 Miner = Literal["count", "variance"]

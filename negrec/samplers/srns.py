@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from negrec.kernels.tiles import chunks
 from negrec.samplers.base import Sampler, last_of_equal
 from negrec.samplers.uniform import Uniform
-from negrec.scoring import ItemScorer, chunks, queries_at_once, score_candidates
+from negrec.scoring import ItemScorer, queries_at_once, score_candidates
 from negrec.types import DatasetInfo, Exclude, Feedback, Negatives, Queries, Step
 
 VISITS = 5  # whose probabilities are remembered; the paper's number

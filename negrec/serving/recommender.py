@@ -13,9 +13,9 @@ from negrec.data.interactions import Ints
 from negrec.errors import InputError
 from negrec.evaluation.evaluator import batch_of, evaluating
 from negrec.evaluation.ranks import Seen, top
+from negrec.kernels.tiles import Scratch, chunks
 from negrec.models.base import SequenceModel
 from negrec.models.popularity import Popularity
-from negrec.scoring import Scratch, chunks
 from negrec.types import Batch, DatasetInfo, HeldOut, Jagged, slices
 
 _BATCH = 512  # histories that the model reads at once

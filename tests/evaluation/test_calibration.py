@@ -8,6 +8,7 @@ import torch
 
 from negrec.evaluation.calibration import calibration, probability_sums, theorem_5_1
 from negrec.scoring import FixedScorer
+from tests import toy
 
 
 def logit(p):
@@ -36,7 +37,9 @@ def test_no_lists():
     assert table["precision"].is_nan().all()
 
 
-def test_sums():
+@pytest.mark.parametrize("width", [1, 2, 3])
+def test_sums(width, monkeypatch):
+    toy.cut_tiles(monkeypatch, width)
     hidden = torch.tensor([[0.0, 0.0], [1.0, 0.0]])
     scorer = FixedScorer(torch.tensor([[logit(0.9), 3.0], [logit(0.2), 5.0], [0.0, 7.0]]))
     # Zero scores: 3 halves; otherwise 0.9 + 0.2 + 0.5.

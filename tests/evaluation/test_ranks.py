@@ -1,5 +1,7 @@
 """Ranks against a plain sort of every single list."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,7 @@ from hypothesis import strategies as st
 
 from negrec.errors import InputError
 from negrec.evaluation.ranks import rank, rank_among, sample_unseen, top
+from negrec.kernels import native
 from negrec.scoring import FixedScorer
 from negrec.types import HeldOut
 from tests import toy
@@ -66,6 +69,17 @@ def problems(draw):
     )
 
 
+@pytest.fixture(scope="module", params=["compiled", "torch", "tiles"])
+def way(request):
+    """All ways of computing it; tiles are two columns wide."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "tiles":
+            toy.cut_tiles(patch, 2)
+        with nullcontext() if request.param == "compiled" else native.plain():
+            yield request.param
+
+
+@pytest.mark.usefixtures("way")
 @pytest.mark.parametrize("seen", POLICIES)
 @settings(deadline=None)
 @given(problems(), st.integers(1, 12))
@@ -82,9 +96,12 @@ def test_against_a_sort(seen, problem, k):
         assert list(zip(values[i].tolist(), items[i].tolist(), strict=True)) == shown
 
 
+@pytest.mark.parametrize("how", ["compiled", "torch", "tiles"])
 @pytest.mark.parametrize("seen", POLICIES)
-def test_many_chunks_against_a_sort(seen):
+def test_many_chunks_against_a_sort(seen, how, monkeypatch):
     # 500 states over 9,000 items are several chunks; whole scores tie often.
+    if how == "tiles":
+        toy.cut_tiles(monkeypatch, 1_000)
     generator = torch.Generator().manual_seed(0)
     m, n_items = 500, 9_000
     hidden = torch.randint(-3, 4, (m, 3), generator=generator).float()
@@ -94,7 +111,8 @@ def test_many_chunks_against_a_sort(seen):
     targets[::5] = [history[0] for history in histories[::5]]  # repeats
     part = held_out(histories, targets)
     scorer = FixedScorer(matrix)
-    found = rank(hidden, scorer, part, seen)
+    with nullcontext() if how == "compiled" else native.plain():
+        found = rank(hidden, scorer, part, seen)
     items, _ = top(hidden, scorer, part, seen, 7)
     scores = hidden @ matrix.T
     for i in range(0, m, 25):

@@ -16,6 +16,7 @@ from hydra.utils import instantiate
 from negrec import seeding
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
+from negrec.kernels import native
 from negrec.types import Step
 from tests import toy
 
@@ -72,10 +73,15 @@ def losses(model_name, sampler, loss):
     return values
 
 
+def file_of(combination):
+    return HERE / f"{'-'.join(combination)}.json"
+
+
 @pytest.mark.parametrize("combination", COMBINATIONS, ids="-".join)
 def test_golden(combination):
-    path = HERE / f"{'-'.join(combination)}.json"
-    values = losses(*combination)
+    path = file_of(combination)
+    with native.plain():
+        values = losses(*combination)
     if os.environ.get("NEGREC_WRITE_GOLDEN") == "1":
         path.write_text(json.dumps({"machine": machine(), "losses": values}, indent=1) + "\n")
     kept = json.loads(path.read_text())
@@ -83,3 +89,11 @@ def test_golden(combination):
         assert values == kept["losses"]
     else:
         assert values == pytest.approx(kept["losses"], rel=1e-4)
+
+
+@pytest.mark.parametrize("combination", COMBINATIONS, ids="-".join)
+def test_compiled_code_gives_the_same_losses(combination):
+    if not native.available():
+        pytest.skip("no compiled code here")
+    kept = json.loads(file_of(combination).read_text())
+    assert losses(*combination) == pytest.approx(kept["losses"], rel=1e-4)

@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from negrec.samplers.genni import GenNi
+from negrec.samplers.genni import GenNi, subset
 from negrec.types import Feedback, Negatives
 from tests import toy
 
@@ -101,6 +101,32 @@ def test_preselection_is_uniform(preselect):
     assert toy.chi_square_p(drawn - 1, expected) > 1e-4
 
 
+@pytest.mark.parametrize("size", [1, 5, 12])
+def test_few_of_many_are_distinct_and_uniform(size, monkeypatch):
+    # The way of large catalogues, at 50 items: 12 is the most that is drawn by rejection.
+    monkeypatch.setattr("negrec.samplers.genni._ORDERED", 10)
+    device, found = torch.device("cpu"), []
+    for seed in range(4_000):
+        chosen = subset(50, size, torch.Generator().manual_seed(seed), device)
+        assert chosen.diff().gt(0).all()
+        assert len(chosen) == size
+        found.append(chosen)
+    assert toy.chi_square_p(torch.cat(found), torch.full((50,), 1 / 50)) > 1e-4
+    pairs = torch.stack([chosen[:2] for chosen in found]) if size > 1 else None
+    if pairs is not None and size == 5:
+        # The smallest of 5 out of 50: P(min >= 10) = C(40, 5) / C(50, 5).
+        expected = math.comb(40, 5) / math.comb(50, 5)
+        assert (pairs[:, 0] >= 10).double().mean().item() == pytest.approx(expected, abs=0.03)
+
+
+def test_a_preselection_from_a_large_catalogue_is_what_was_asked_for():
+    chosen = subset(1_000_000, 100_000, torch.Generator().manual_seed(0), torch.device("cpu"))
+    assert len(chosen.unique()) == 100_000
+    assert chosen.min() >= 0
+    assert chosen.max() < 1_000_000
+    assert chosen.double().mean().item() == pytest.approx(500_000, rel=0.01)
+
+
 def test_sequences_have_candidates_of_their_own():
     histories = toy.random_histories(40, V, 10)
     queries = toy.queries(toy.batch(histories, max_length=20))
@@ -117,7 +143,7 @@ def test_chunks_do_not_change_what_is_drawn(monkeypatch):
     sampler = GenNi(toy.info(V), alpha=50.0, exclude="history")
     with torch.no_grad():
         whole = sampler.sample(queries, toy.scorer(V), toy.step()).items
-        monkeypatch.setattr("negrec.samplers.genni.chunk_rows", lambda _: 7)
+        toy.cut_tiles(monkeypatch, 7)
         parts = sampler.sample(queries, toy.scorer(V), toy.step()).items
     # At alpha = 50 nearly every draw is the argmax, whatever the random numbers.
     assert (whole == parts).float().mean() > 0.9
