@@ -1,6 +1,7 @@
 """Packing of jagged sequences for attention and recurrence, so that padding is never computed."""
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,17 +17,30 @@ class Block:
     Attributes:
         start: first slot of the block among the P slots of its ``Rows``.
         shape: (R, L), rows and their width.
-        mask: who may look at whom, (R, 1, L, L) bool: causal inside a sequence, nothing across
-            sequences; the empty slots of a row look at each other.
+        owner: the sequence in each slot, -1 where it is empty, (R, L).
+        causal: a token sees itself and what precedes it; otherwise its whole sequence.
     """
 
     start: int
     shape: tuple[int, int]
-    mask: Tensor
+    owner: Tensor
+    causal: bool
 
     @property
     def stop(self) -> int:
         return self.start + self.shape[0] * self.shape[1]
+
+    @cached_property
+    def mask(self) -> Tensor:
+        """Who may look at whom, (R, 1, L, L) bool: nothing across sequences.
+
+        The empty slots of a row may look at each other: nobody reads them.
+        """
+        mask = self.owner[:, :, None] == self.owner[:, None, :]
+        if self.causal:
+            place = torch.arange(self.shape[1], device=mask.device)
+            mask &= place[:, None] >= place
+        return mask[:, None]
 
 
 @dataclass(frozen=True)
@@ -37,16 +51,20 @@ class Rows:
         token: the token in each slot, (P,); empty slots repeat token 0 and are read by nobody.
         slot: the slot of each token, (T,).
         blocks: consecutive ranges of slots.
+        offsets: sequence b has the tokens ``offsets[b]..offsets[b + 1] - 1``, side by side in its
+            row, (B + 1,); None where some tokens are padding.
     """
 
     token: Tensor
     slot: Tensor
     blocks: tuple[Block, ...]
+    offsets: Tensor | None = None
 
     def to(self, device: torch.device | str) -> "Rows":
         """The same rows on another device."""
-        blocks = tuple(replace(b, mask=b.mask.to(device)) for b in self.blocks)
-        return Rows(self.token.to(device), self.slot.to(device), blocks)
+        blocks = tuple(replace(b, owner=b.owner.to(device)) for b in self.blocks)
+        offsets = None if self.offsets is None else self.offsets.to(device)
+        return Rows(self.token.to(device), self.slot.to(device), blocks, offsets)
 
 
 def pack(offsets: Tensor, causal: bool = True) -> Rows:
@@ -62,7 +80,6 @@ def pack(offsets: Tensor, causal: bool = True) -> Rows:
     n_tokens = int(offsets[-1])
     widest = int(lengths.max()) if len(lengths) else 0
     slot = torch.empty(n_tokens, dtype=torch.int64)
-    owners: list[Tensor] = []  # the sequence in each slot, -1 where empty, per block
     blocks: list[Block] = []
     start = 0
     narrow = lengths <= _NARROW
@@ -83,17 +100,11 @@ def pack(offsets: Tensor, causal: bool = True) -> Rows:
         slot[offsets[sequences][steps] + within] = slots
         owner = torch.full((n_rows * width,), -1)
         owner[slots - start] = sequences[steps]
-        owners.append(owner)
-        owner = owner.view(n_rows, width)
-        mask = owner[:, :, None] == owner[:, None, :]
-        if causal:
-            mask = mask.tril_()
-        # Empty slots of a row may look at each other: nobody reads them.
-        blocks.append(Block(start, (n_rows, width), mask[:, None]))
+        blocks.append(Block(start, (n_rows, width), owner.view(n_rows, width), causal))
         start += n_rows * width
     token = torch.zeros(start, dtype=torch.int64)
     token[slot] = torch.arange(n_tokens)
-    return Rows(token, slot, tuple(blocks)).to(device)
+    return Rows(token, slot, tuple(blocks), offsets).to(device)
 
 
 def next_fit(size: Tensor, width: int) -> tuple[Tensor, Tensor]:

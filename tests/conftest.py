@@ -52,6 +52,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture
+def compiled() -> None:
+    """Compiled code is there: what compares it with PyTorch makes no sense without."""
+    from negrec.kernels import native
+
+    if not native.available():
+        pytest.skip("no C++ compiler here, or NEGREC_KERNELS=torch")
+
+
+@pytest.fixture
 def untouched_logging() -> Iterator[None]:
     with logs.untouched():
         yield

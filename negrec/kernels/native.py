@@ -65,12 +65,16 @@ def plain() -> Iterator[None]:
 
 
 def serves(*tensors: Tensor) -> bool:
-    """Whether compiled code is there and can read these: float32, on the CPU, contiguous."""
+    """Whether compiled code is there and can read these: float32, on the CPU, contiguous.
+
+    What PyTorch traces, for an export or a compilation of its own, stays PyTorch.
+    """
     return (
         all(
             t.dtype == torch.float32 and t.device.type == "cpu" and t.is_contiguous()
             for t in tensors
         )
+        and not torch.compiler.is_compiling()
         and available()
     )
 

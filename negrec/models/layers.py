@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from negrec.embedding import Table, look_up
+from negrec.kernels.attention import attend
+from negrec.kernels.dropout import drop
 from negrec.packing import Rows
 from negrec.scoring import ItemScorer
 from negrec.types import HIDDEN, DatasetInfo
 
 
 class Dropout(nn.Module):
-    """Zeroes each value with probability p and scales the rest by 1 / (1 - p).
-
-    One random byte decides on a value: `bernoulli_` costs several times as much and would be a
-    fifth of a training step on a CPU. So p is rounded to a multiple of 1/256, and the scale uses
-    the rounded p, which keeps the expectation exact.
+    """Drops values in training, see ``negrec.kernels.dropout.drop``.
 
     Args:
-        p: probability, in [0, 1).
+        p: probability, in [0, 1), rounded to a multiple of 1/256.
     """
 
     def __init__(self, p: float) -> None:
@@ -30,36 +25,17 @@ class Dropout(nn.Module):
         if not 0 <= p < 1:
             raise ValueError(f"dropout must be in [0, 1), got {p}")
         self.p = p
-        self._threshold = min(round(256 * p), 255)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not self.training or self._threshold == 0:
-            return x
-        dropped: Tensor = _ByteDropout.apply(x, self._threshold)  # type: ignore[no-untyped-call]
-        return dropped
+    def forward(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """Drops values of x, and adds the rest to ``onto`` where that is given."""
+        return drop(x, self.p if self.training else 0.0, onto)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"
 
 
-class _ByteDropout(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, threshold: int) -> Tensor:
-        words = torch.empty(-(-x.numel() // 8), dtype=torch.int64, device=x.device)
-        words.random_(-(2**63), None)  # the full range: all eight bytes are uniform
-        keep = (words.view(torch.uint8)[: x.numel()] >= threshold).view(x.shape)
-        ctx.save_for_backward(keep)
-        ctx.scale = 256 / (256 - threshold)
-        return (x * keep).mul_(ctx.scale)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (keep,) = ctx.saved_tensors
-        return (grads[0] * keep).mul_(ctx.scale), None
-
-
 class RowAttention(nn.Module):
-    """Multi-head attention inside each sequence, over packed rows.
+    """Multi-head attention inside each sequence, see ``negrec.kernels.attention.attend``.
 
     Args:
         dim: D.
@@ -84,26 +60,7 @@ class RowAttention(nn.Module):
         Returns:
             (T, D).
         """
-        packed = qkv[rows.token]  # (P, 3 D)
-        parts = [
-            self._attend(packed[block.start : block.stop].view(*block.shape, -1), block.mask)
-            for block in rows.blocks
-        ]
-        return torch.cat(parts)[rows.slot]
-
-    def _attend(self, qkv: Tensor, mask: Tensor) -> Tensor:
-        n_rows, width, _ = qkv.shape
-        split = qkv.view(n_rows, width, 3, self.heads, -1)
-        q, k, v = split.permute(2, 0, 3, 1, 4)  # (R, H, L, D / H)
-        if self.training and self.dropout.p > 0 and not qkv.is_cuda:
-            # scaled_dot_product_attention's own dropout is slow on a CPU, see Dropout.
-            score = (q * q.shape[-1] ** -0.5) @ k.mT
-            weight = score.masked_fill(~mask, -torch.inf).softmax(-1)
-            out: Tensor = self.dropout(weight) @ v
-        else:
-            p = self.dropout.p if self.training else 0.0
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
-        return out.transpose(1, 2).flatten(2).flatten(0, 1)  # (R L, D)
+        return attend(qkv, rows, self.heads, self.dropout.p if self.training else 0.0)
 
 
 class ItemInput(nn.Module):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from negrec.kernels.gelu import gelu
 from negrec.models.layers import Dropout, RowAttention
 from negrec.packing import Rows
 
@@ -125,12 +126,14 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(dim)
         self.dropout = Dropout(dropout)
 
-    def attend(self, x: Tensor, rows: Rows) -> Tensor:
-        attended: Tensor = self.dropout(self.out(self.attention(self.qkv(x), rows)))
+    def attend(self, x: Tensor, rows: Rows, onto: Tensor | None = None) -> Tensor:
+        """A(x), added to ``onto`` where that is given."""
+        attended: Tensor = self.dropout(self.out(self.attention(self.qkv(x), rows)), onto)
         return attended
 
-    def feed(self, x: Tensor) -> Tensor:
-        fed: Tensor = self.dropout(self.down(F.gelu(self.up(x))))
+    def feed(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """f(x), added to ``onto`` where that is given."""
+        fed: Tensor = self.dropout(self.down(gelu(self.up(x))), onto)
         return fed
 
 
@@ -138,8 +141,8 @@ class PreNorm(Block):
     """x + A(norm(x)), then x + f(norm(x)), GELU."""
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        x = x + self.attend(self.norm1(x), rows)
-        return x + self.feed(self.norm2(x))
+        x = self.attend(self.norm1(x), rows, onto=x)
+        return self.feed(self.norm2(x), onto=x)
 
 
 class PostNorm(Block):
@@ -149,8 +152,8 @@ class PostNorm(Block):
     norm_last = False
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        x = self.norm1(x + self.attend(x, rows))
-        y: Tensor = self.norm2(x + self.feed(x))
+        x = self.norm1(self.attend(x, rows, onto=x))
+        y: Tensor = self.norm2(self.feed(x, onto=x))
         return y
 
 
@@ -172,7 +175,7 @@ class Original(Block):
         x = query + self.attention(torch.cat([q, kv], 1), rows)
         y = self.norm2(x)
         inner = self.dropout(F.relu(self.up(y)))
-        out: Tensor = y + self.dropout(self.down(inner))
+        out: Tensor = self.dropout(self.down(inner), onto=y)
         return out
 
 
@@ -193,9 +196,9 @@ class LiGR(Block):
         out: Tensor = x + self.gate2(x).sigmoid() * self.feed(self.norm2(x))
         return out
 
-    def feed(self, x: Tensor) -> Tensor:
+    def feed(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         swish, linear = self.up(x).chunk(2, 1)
-        fed: Tensor = self.dropout(self.down(self.dropout(F.silu(swish) * linear)))
+        fed: Tensor = self.dropout(self.down(self.dropout(F.silu(swish) * linear)), onto)
         return fed
 
 

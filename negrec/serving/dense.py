@@ -72,20 +72,18 @@ class DenseBatch(Batch):
     @cached_property
     def rows(self) -> Rows:
         """One row for each sequence."""
-        place = torch.arange(self.table.shape[1], device=self.table.device)
-        return self._rows(place[:, None] >= place)
+        return self._rows(causal=True)
 
     @cached_property
     def whole_rows(self) -> Rows:
-        width = self.table.shape[1]
-        return self._rows(self.table.new_ones(width, width, dtype=torch.bool))
+        return self._rows(causal=False)
 
-    def _rows(self, order: Tensor) -> Rows:
+    def _rows(self, causal: bool) -> Rows:
         n, width = self.table.shape
         valid = torch.arange(width, device=self.table.device) < self.lengths[:, None]
-        mask = valid[:, None, None, :] & order
+        owner = torch.where(valid, 0, -1)  # a row's one sequence, and its padding
         every = torch.arange(n * width, device=self.table.device)
-        return Rows(every, every, (Block(0, (n, width), mask),))
+        return Rows(every, every, (Block(0, (n, width), owner, causal),))
 
     @cached_property
     def times(self) -> Columns:

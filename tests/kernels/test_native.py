@@ -110,3 +110,17 @@ def test_one_openmp_is_in_the_process():
         check=True,
     )
     assert len(eval(done.stdout)) == 1
+
+
+@pytest.mark.usefixtures("compiler", "nothing_built")
+def test_what_is_traced_stays_pytorch():
+    served = []
+
+    class Asks(torch.nn.Module):
+        def forward(self, x):
+            served.append(native.serves(x))
+            return x + 1
+
+    torch.export.export(Asks(), (torch.zeros(2),))
+    assert served
+    assert not any(served)

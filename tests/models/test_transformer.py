@@ -1,6 +1,7 @@
 """The blocks and the encoder, through the model that has nothing else around them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
+from negrec.kernels import native
 from negrec.models.sasrec import SASRec
+from negrec.types import Batch
 from tests import toy
 
 LAYOUTS = ["prenorm", "sasrec", "s3rec", "ligr"]
@@ -144,6 +147,31 @@ def test_variance_of_xavier_by_hand():
     model = SASRec(toy.info(3000, max_length=L), dim=100, heads=1, init="xavier")
     assert model.scorer.weight.var().item() == pytest.approx(2 / 3100, rel=0.05)
     assert model.encoder.blocks[0].qkv.weight.var().item() == pytest.approx(2 / 400, rel=0.05)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_compiled_code_trains_as_pytorch_does(layout, causal):
+    model = build(layout, dropout=0.5).train()
+    generator = torch.Generator().manual_seed(1)
+    lengths = (2, 9, 40, 3, 2, 17, 30, 5, 16)
+    batch = Batch.of([torch.randint(1, V + 1, (n,), generator=generator).tolist() for n in lengths])
+    upstream = torch.randn(len(batch.items), D, generator=generator)
+
+    def trained():
+        model.zero_grad()
+        torch.manual_seed(2)
+        states = model.states(replace(batch), causal)
+        (states * upstream).sum().backward()
+        return [states.detach(), *(p.grad.clone() for p in model.parameters())]
+
+    found = trained()
+    with native.plain():
+        expected = trained()
+    for ours, theirs in zip(found, expected, strict=True):
+        # In units of the largest entry: a sum over the batch has the rounding of its terms.
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * theirs.abs().max().item())
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""Attention inside each sequence of a batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from negrec.kernels import native
+from negrec.kernels.dropout import draw, drop, n_words, threshold
+from negrec.packing import Rows
+
+
+def attend(qkv: Tensor, rows: Rows, heads: int, p: float = 0.0) -> Tensor:
+    r"""Multi-head attention of tokens inside their sequences.
+
+    .. math:: o_t = \sum_u \mathrm{drop}(\mathrm{softmax}_u(q_t \cdot k_u / \sqrt{D / H})) v_u
+
+    The compiled code goes from sequence to sequence and forms the weights once more in the
+    backward pass. It drops the same weights as PyTorch does.
+
+    Args:
+        qkv: queries, keys and values side by side, (T, 3 D).
+        rows: how the tokens are packed, and who may look at whom.
+        heads: H, divides D.
+        p: probability of dropping a weight, in [0, 1); 0 outside of training.
+
+    Returns:
+        (T, D).
+    """
+    if rows.offsets is not None and native.serves(qkv):
+        attended: Tensor = _Attention.apply(qkv, rows, heads, threshold(p))  # type: ignore[no-untyped-call]
+        return attended
+    packed = qkv[rows.token]  # (P, 3 D)
+    parts = [
+        _attend(packed[b.start : b.stop].view(*b.shape, -1), b.mask, heads, p) for b in rows.blocks
+    ]
+    return torch.cat(parts)[rows.slot]
+
+
+def _attend(qkv: Tensor, mask: Tensor, heads: int, p: float) -> Tensor:
+    """The same for rows of one width, (R, L, 3 D) to (R L, D)."""
+    n_rows, width, _ = qkv.shape
+    q, k, v = qkv.view(n_rows, width, 3, heads, -1).permute(2, 0, 3, 1, 4)  # (R, H, L, D / H)
+    if p > 0 and not qkv.is_cuda:
+        # scaled_dot_product_attention's own dropout is slow on a CPU, see `drop`.
+        score = (q * q.shape[-1] ** -0.5) @ k.mT
+        weight = score.masked_fill(~mask, -torch.inf).softmax(-1)
+        out: Tensor = drop(weight, p) @ v
+    else:
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=p)
+    return out.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, rows: Rows, heads: int, least: int) -> Tensor:
+        assert rows.offsets is not None
+        dim = qkv.shape[1] // 3
+        shapes = [block.shape for block in rows.blocks]
+        starts = [(block.start, *block.shape) for block in rows.blocks]
+        blocks = torch.tensor(starts, dtype=torch.int64)
+        words = None
+        if least:
+            # What the packed weights of one block after the other, (R, H, L, L) each, would draw.
+            words = draw(sum(8 * n_words(n * heads * w * w) for n, w in shapes), qkv.device)
+        causal = all(block.causal for block in rows.blocks)
+        sizes = (len(rows.offsets) - 1, len(blocks), heads, dim // heads, int(causal))
+        ctx.given = (rows.offsets, rows.slot, blocks, *sizes, words, least)
+        ctx.save_for_backward(qkv)
+        out = qkv.new_empty(len(qkv), dim)
+        native.call("attention_forward", qkv, *ctx.given, out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (qkv,) = ctx.saved_tensors
+        of_qkv = torch.empty_like(qkv)
+        native.call("attention_backward", qkv, *ctx.given, gradients[0].contiguous(), of_qkv)
+        return of_qkv, None, None, None
