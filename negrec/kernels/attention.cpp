@@ -48,6 +48,21 @@ struct Bytes {
 
 constexpr int ROWS = 4;
 
+inline float sum_of(vec x) {
+  return folded(x, [](auto a, auto b) { return a + b; });
+}
+
+// A thread's floats, handed out piece by piece.
+struct Scratch {
+  Buffer<float> buffer;
+  int64_t used = 0;
+  explicit Scratch(int64_t size) : buffer(size) {}
+  float* take(int64_t size) {
+    used += size;
+    return buffer.data + used - size;
+  }
+};
+
 // out (rows, W vectors) = a (rows, depth) times b (depth, W vectors).
 template <int W>
 inline void tile(const float* const* from, int64_t a_depth, int64_t rows, const float* b,
@@ -94,10 +109,10 @@ inline void softmax(float* row, int64_t keys, int64_t width, float scale) {
   for (int64_t j = keys; j < width; j++) row[j] = -INFINITY;
   vec most = fill(-INFINITY);
   for (int64_t j = 0; j < width; j += VL) most = larger(load(row + j), most);
-  const float top = largest_of(most);
+  const float top = folded(most, [](auto a, auto b) { return a > b ? a : b; });
   vec total = {};
   for (int64_t j = 0; j < width; j += VL) {
-    const vec weight = exp_of((load(row + j) - top) * scale);
+    const vec weight = exp_from((load(row + j) - top) * scale, 0.f);
     store(row + j, weight);
     total += weight;
   }

@@ -7,7 +7,7 @@ namespace gelu {
 inline void both(vec x, vec& value, vec& slope) {
   const vec z = (x < 0.f ? -x : x) * 0.70710678f;
   const vec t = 1.f / (1.f + 0.3275911f * z);
-  const vec bell = exp_of(-z * z);
+  const vec bell = exp_from(-z * z, 0.f);
   vec p = fill(1.061405429f);
   p = p * t - 1.453152027f;
   p = p * t + 1.421413741f;
