@@ -24,10 +24,11 @@ NEGREC void softmax_draw(const float* hidden, int64_t n, const float* matrix, in
         sums.whole(first, highest, whole, [&](int64_t p, const double* total) {
           for (int s = 0; s < VL; s++) cumulated.data[s * blocks + p] = total[s];
         });
+        int64_t at = std::lower_bound(pair_row, pair_row + n_pairs, start + first) - pair_row;
         for (int64_t s = 0; s < states; s++) {
-          const int64_t i = start + first + s;
+          const int64_t i = start + first + s, own = at;
           const double* cdf = cumulated.data + s * blocks;
-          const Pairs own = ruled_out.of(i, i + 1);
+          while (at < n_pairs && pair_row[at] == i) at++;
           for (int64_t c = 0; c < k; c++) {
             if (!(whole[s] > 0)) {  // nothing is left, or a score is no number
               out[i * k + c] = -1;
@@ -47,8 +48,8 @@ NEGREC void softmax_draw(const float* hidden, int64_t n, const float* matrix, in
               for (; x < d; x++) score[j] += a[x] * b[x];
             }
             for (int64_t j = items; j < BLOCK; j++) score[j] = -INFINITY;
-            for (int64_t q = 0; q < own.n; q++)
-              if (own.column[q] / BLOCK == p) score[own.column[q] % BLOCK] = -INFINITY;
+            for (int64_t q = own; q < at; q++)
+              if (pair_column[q] / BLOCK == p) score[pair_column[q] % BLOCK] = -INFINITY;
             const float top = sums.top.data[p * sums.n + first + s];
             for (int64_t j = 0; j < BLOCK; j += VL)
               store(score + j, exp_from(load(score + j), top * LOG2E));
