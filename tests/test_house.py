@@ -18,7 +18,7 @@ from negrec.commandline.configuration import conf_dir
 ROOT = Path(__file__).parents[1]
 ROOMS = ("samplers", "losses", "models", "objectives", "data/splits")
 # What parts of a room share.
-SHARED = ("__init__", "auxiliary", "base", "contrast", "layers", "transformer")
+SHARED = ("__init__", "auxiliary", "base", "clusters", "contrast", "layers", "transformer")
 TOP_LEVEL = {
     *("pyproject.toml", "conf", "negrec", "tests", "multirun", "Makefile", "README.md"),
     *("LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "constraints.txt"),

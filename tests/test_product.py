@@ -37,7 +37,7 @@ def options(group: str) -> list[str]:
 
 
 SAMPLERS = [(f"sampler={name}",) for name in options("sampler")]
-SAMPLERS += [("sampler=genni", "curriculum=true")]
+SAMPLERS += [("sampler=genni", "curriculum=true"), ("sampler=genni", "index=clusters")]
 # Mining from the first epoch on, and whatever is served once more is taken for a false negative.
 MINING = ("mining_start=0", "false_negatives.m=0")
 WRAPPED = [
@@ -118,7 +118,9 @@ class Refusal:
     def of(cls, sampler: Sampler, loss: Loss) -> "Refusal | None":
         if loss.needs_exhaustive and not sampler.exhaustive:
             return cls("whole catalogue")
-        if loss.needs_density and sampler.log_prob(torch.arange(1, 3)) is None:
+        anywhere = sampler.log_prob(torch.arange(1, 3)) is not None
+        of_draws = anywhere or sampler.density_by_query
+        if loss.needs_density and not (anywhere if loss.needs_target_density else of_draws):
             return cls("density")
         if sampler.labels and not loss.reads_labels:
             return cls("labels")
@@ -171,6 +173,9 @@ KNOWN = {
     ("sampler=genni", "loss=bce", "loss.log_q=standard"): (
         "loss BCE does not go with sampler GenNi: .*density"
     ),
+    ("sampler=genni", "index=clusters", "loss=sampled_softmax", "loss.log_q=standard"): (
+        "loss SampledSoftmax does not go with sampler GenNi: .*density of targets too"
+    ),
     ("sampler=uniform", "sampler/false_negatives=reverse", "loss=bpr"): (
         "loss BPR does not go with sampler Uniform with false negatives reversed: .*labels"
     ),
@@ -199,6 +204,7 @@ def test_plain_pairs_are_refused_for_the_catalogue_alone() -> None:
 LEARNS = [
     ("sampler=cross_batch",),
     ("sampler=genni", "curriculum=true"),
+    ("sampler=genni", "index=clusters"),
     *([("sampler=srns",)] if "srns" in options("sampler") else []),
     *WRAPPED,
 ]

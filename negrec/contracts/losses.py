@@ -102,7 +102,8 @@ def case(make: Make, policy: Exclude = "window", dtype: torch.dtype = torch.floa
     log_q = target_log_q = None
     if loss.needs_density:
         log_q = -3 * torch.rand(items.shape, generator=generator, dtype=dtype) - 1
-        target_log_q = -3 * torch.rand(n, generator=generator, dtype=dtype) - 1
+        if loss.needs_target_density:
+            target_log_q = -3 * torch.rand(n, generator=generator, dtype=dtype) - 1
     negatives = Negatives(items, None, log_q, target_log_q, exclude=policy)
     if loss.needs_exhaustive:
         every = torch.arange(1, _N_ITEMS + 1)[None]

@@ -28,6 +28,7 @@ Make = Callable[[DatasetInfo], Sampler]
 _LEAST_P = 1e-4
 _DRAWS = 20_000  # candidates that frequencies are counted over, where k allows it
 _STEPS = (200, 2_500)
+_RARE = 5  # expected draws of an item, of which fewer tell nothing alone
 _EXPECTED_HITS = 20  # so many that none at all means that hits are avoided
 
 
@@ -274,11 +275,11 @@ def _log_q(subject: Subject) -> None:
             # Before it observes: what it learns from a step may change what it draws from.
             negatives = _sample(sampler, queries, place.scorer(), _step(0))
             if not sampler.has_density:
-                demand(
-                    negatives.log_q is None and negatives.target_log_q is None,
-                    "there is a log_q, and log_prob gives None",
-                )
-                raise DoesNotApplyError("it has no density")
+                told = negatives.log_q is not None
+                demand(negatives.target_log_q is None, "log_prob gives no density of targets")
+                demand(not told or sampler.density_by_query, "there is a log_q, and no density")
+                demand(told or not sampler.density_by_query, "log_q is missing")
+                raise DoesNotApplyError("log_prob gives none")
             log_q, target_log_q = negatives.log_q, negatives.target_log_q
             demand(log_q is not None and target_log_q is not None, "log_q is missing")
             assert log_q is not None
@@ -342,6 +343,54 @@ def _frequencies(subject: Subject) -> None:
         p > _LEAST_P,
         f"chi-square over {int(observed.sum()):,} draws gives p = {p:.1e}: "
         f"{_worst(observed, expected)}",
+    )
+
+
+@contract(
+    CONTRACTS,
+    "a query's items come as often as its log_q says",
+    "give with each candidate the log density that this query's draw really has, over all that is "
+    "not ruled out",
+)
+def _own_frequencies(subject: Subject) -> None:
+    place = world()
+    if not subject.make(place.info).density_by_query:
+        raise DoesNotApplyError("its density, if any, is that of log_prob")
+    for policy, make in subject.policies():
+        sampler, scorer = make(place.info), place.scorer()
+        queries = next(_some_queries(place))
+        _turn(sampler, queries, scorer, _step(0))
+        for n in (0, len(queries.target) // 2):
+            same = queries.select(torch.full((_DRAWS,), n))
+            negatives = _sample(sampler, same, scorer, _step(1))
+            log_q = negatives.log_q
+            assert log_q is not None
+            demand(
+                negatives.own_rows and log_q.shape == negatives.items.shape, "log_q is no (N, K)"
+            )
+            _as_often(negatives.items.flatten() - 1, log_q.flatten().double(), place, policy)
+
+
+def _as_often(item: Tensor, log_q: Tensor, place: World, policy: Exclude) -> None:
+    """Draws (M,) of one query follow the densities that came with them."""
+    demand(log_q.isfinite().all(), "log_q is not finite where something was drawn")
+    density = torch.zeros(place.info.n_items, dtype=torch.double)
+    density[item] = log_q.exp()
+    demand(_close(density[item].log(), log_q), "an item's log_q differs from draw to draw")
+    total = float(density.sum())
+    demand(
+        total < 1 + 1e-4, f"with exclude={policy}, the densities of what came sum to {total:.4f}"
+    )
+    observed, expected = torch.bincount(item, minlength=len(density)), density * len(item)
+    # What is rare shares a cell with what never came, whose density nobody has told.
+    common = expected >= _RARE
+    observed, expected = observed[common], expected[common]
+    observed = torch.cat([observed, (len(item) - observed.sum())[None]])
+    expected = torch.cat([expected, (len(item) - expected.sum()).clamp(min=0)[None]])
+    p = chi_square_p(observed, expected)
+    demand(
+        p > _LEAST_P,
+        f"with exclude={policy}, chi-square over {len(item):,} draws gives p = {p:.1e}",
     )
 
 

@@ -19,11 +19,14 @@ class Loss(nn.Module, ABC):
     Attributes:
         reads_labels: candidates labelled 1 count as positives.
         needs_density: what a sampler draws from must have a density.
+        needs_target_density: where there must be a density, also at the targets, which nobody
+            draws.
         needs_exhaustive: the candidates must be the whole catalogue.
     """
 
     reads_labels: bool = False
     needs_density: bool = False
+    needs_target_density: bool = True
     needs_exhaustive: bool = False
 
     @abstractmethod

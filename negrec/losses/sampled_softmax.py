@@ -45,14 +45,15 @@ class SampledSoftmax(ScoreLoss):
         self.temperature = temperature
         self.log_q: LogQ = log_q
         self.needs_density = log_q != "none"
+        self.needs_target_density = log_q == "standard"
 
     def per_query(self, scores: Scores) -> Tensor:
         positive, negative = scores.positive / self.temperature, scores.negative / self.temperature
         if self.log_q != "none":
             assert scores.log_q is not None
-            assert scores.target_log_q is not None
             negative = negative - scores.log_q
             if self.log_q == "standard":
+                assert scores.target_log_q is not None
                 positive = positive - scores.target_log_q
             else:
                 negative = negative - math.log(negative.shape[1])

@@ -78,7 +78,9 @@ def refuse(sampler: Sampler, loss: Loss) -> None:
         raise ValueError("the loss is not built yet: leave _partial_ out of its yaml")
     if loss.needs_exhaustive and not sampler.exhaustive:
         reason = "it reads the whole catalogue and this draws from it: use sampler=full"
-    elif loss.needs_density and not sampler.has_density:
+    elif loss.needs_density and loss.needs_target_density and sampler.density_by_query:
+        reason = "it reads the density of targets too, and there is one of what is drawn only"
+    elif loss.needs_density and not (sampler.has_density or sampler.density_by_query):
         reason = "log-Q needs the density that negatives are drawn from, and there is none"
     elif sampler.labels and not loss.reads_labels:
         reason = "candidates are relabelled as positives, and the loss cannot honour labels"

@@ -29,11 +29,14 @@ class Sampler(nn.Module, ABC):
     Attributes:
         labels: some candidates may be relabelled as positives.
         exhaustive: the candidates are the whole catalogue.
+        density_by_query: ``Negatives.log_q`` tells the density that each candidate was drawn
+            from, which depends on the query: ``log_prob`` gives None.
         k: candidates of each query; None where it depends on the batch.
     """
 
     labels: bool = False
     exhaustive: bool = False
+    density_by_query: bool = False
     k: int | None = None
 
     def __init__(self, info: DatasetInfo, exclude: Exclude = "target") -> None:

@@ -146,6 +146,23 @@ class ShufflesTheCatalogue(Proposal):
         return every[torch.randint(self.n_items, (rows, 2), generator=generator)]
 
 
+class SaysWhatItDoesNotDraw(Uniform):
+    """A density of each query's own that is not what it draws from, and no ``log_prob``."""
+
+    density_by_query = True
+
+    def __init__(self, info, exclude="target"):
+        super().__init__(info, 2, "query", exclude)
+
+    def sample(self, queries, scorer, step):
+        items = super().sample(queries, scorer, step).items
+        every = queries.hidden.sum(1, keepdim=True) * torch.linspace(0, 1, self.n_items)
+        return Negatives(items, None, every.log_softmax(1).gather(1, items - 1))
+
+    def log_prob(self, items):
+        return None
+
+
 class MasksByQuery(Uniform):
     """``present`` by query where ``items`` are by sequence."""
 
@@ -201,6 +218,7 @@ SAMPLERS = [
         None,
         "draws that avoid what is ruled out have the renormalised density",
     ),
+    (SaysWhatItDoesNotDraw, None, "a query's items come as often as its log_q says"),
     (
         ShufflesTheCatalogue,
         None,

@@ -28,6 +28,7 @@ WRAPPERS = sorted(
     {path.stem for path in (CONF / "sampler/false_negatives").glob("*.yaml")} - {"none"}
 )
 OPTIONS = [[f"sampler={name}"] for name in NAMES]
+OPTIONS += [["sampler=genni", "index=clusters", f"k={k}"] for k in (1, 3)]
 OPTIONS += [
     ["sampler=uniform", "k=4", f"sampler/false_negatives={name}", f"mining_start={start}"]
     for name in WRAPPERS

@@ -4,7 +4,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from negrec.samplers.genni import GenNi, subset
+from negrec.losses.sampled_softmax import SampledSoftmax
+from negrec.losses.softmax import Softmax
+from negrec.samplers.genni import GenNi, about_square_root, subset
 from negrec.types import Feedback, Negatives
 from tests import toy
 
@@ -216,6 +218,95 @@ def test_without_curriculum_alpha_stays():
     assert sampler.alpha.item() == 1
 
 
+@pytest.mark.parametrize("alpha", [0.0, 2.5])
+def test_one_cluster_is_the_exact_draw(alpha):
+    # P(c) = 1, and within the cluster of all items the draw is equation 5.
+    queries, scorer = one_query(), toy.scorer(V)
+    sampler = GenNi(toy.info(V), alpha=alpha, k=4, index="clusters", n_clusters=1)
+    with torch.no_grad():
+        negatives = sampler.sample(many(queries, 10_000), scorer, toy.step())
+        expected = belief(queries, scorer, alpha)
+    assert toy.chi_square_p(negatives.items - 1, expected) > 1e-4
+    torch.testing.assert_close(negatives.log_q, expected.log().float()[negatives.items - 1])
+
+
+def test_without_alpha_the_index_is_uniform():
+    # All scores are 0: P(c) = n_c / V and 1 / n_c within.
+    sampler = GenNi(toy.info(V), 0.0, k=4, index="clusters", n_clusters=4, exclude="none")
+    with torch.no_grad():
+        negatives = sampler.sample(many(one_query(), 5_000), toy.scorer(V), toy.step())
+    torch.testing.assert_close(negatives.log_q, torch.full((5_000, 4), -math.log(V)))
+    assert toy.chi_square_p(negatives.items - 1, torch.full((V,), 1 / V)) > 1e-4
+
+
+def test_the_index_is_near_to_the_exact_draw():
+    queries, scorer = one_query(), toy.scorer(V)
+    sampler = GenNi(toy.info(V), alpha=2.5, k=4, index="clusters", n_clusters=8)
+    with torch.no_grad():
+        negatives = sampler.sample(many(queries, 20_000), scorer, toy.step())
+        expected = belief(queries, scorer, 2.5)
+    found = torch.zeros(V, dtype=torch.double)
+    found[negatives.items.flatten() - 1] = negatives.log_q.flatten().double().exp()
+    assert found.sum().item() == pytest.approx(1, abs=1e-5)  # all V - 1 items have come
+    uniform = torch.full((V,), 1 / (V - 1)).scatter(0, queries.target - 1, 0.0)
+    distance, of_uniform = ((q - expected).abs().sum() / 2 for q in (found, uniform))
+    assert 1e-3 < distance < of_uniform / 3
+    assert toy.chi_square_p(negatives.items - 1, found) > 1e-4
+
+
+def test_the_index_is_made_at_the_first_step_of_an_epoch():
+    queries, scorer = one_query(), toy.scorer(V)
+    sampler = GenNi(toy.info(V), alpha=1.0, index="clusters")
+
+    def kept_after(step):
+        with torch.no_grad():
+            negatives = sampler.sample(queries, scorer, step)
+        sampler.observe(Feedback(queries, negatives, None, torch.ones(1)))
+        return sampler.clusters.centre
+
+    first = kept_after(replace(toy.step(), index=3))  # nothing is kept yet
+    with torch.no_grad():
+        scorer.weight.neg_()
+    assert torch.equal(kept_after(replace(toy.step(), index=4)), first)
+    second = kept_after(toy.step(epoch=1))
+    assert second.shape == first.shape
+    assert not torch.equal(second, first)
+    assert torch.equal(kept_after(replace(toy.step(epoch=1), index=1)), second)
+
+
+def test_the_curriculum_reaches_the_index():
+    sampler = GenNi(toy.info(V), 1.0, curriculum=True, alpha_step=0.5, index="clusters")
+    queries = many(one_query(), 2_000)
+    for loss in (3.0, 2.0):
+        with torch.no_grad():
+            negatives = sampler.sample(queries, toy.scorer(V), toy.step())
+        sampler.observe(Feedback(queries, negatives, None, torch.tensor([loss])))
+    assert sampler.alpha.item() == 1.5
+    plain = GenNi(toy.info(V), 1.5, index="clusters")
+    with torch.no_grad():
+        drawn, expected = (s.sample(queries, toy.scorer(V), toy.step()) for s in (sampler, plain))
+    assert torch.equal(drawn.log_q, expected.log_q)
+
+
+def test_refined_log_q_makes_the_full_softmax_of_one_cluster():
+    # With alpha = 1 and one cluster e^s / q is the sum over the catalogue whatever is drawn.
+    queries = toy.queries(toy.batch(toy.random_histories(20, V, 8)))
+    scorer = toy.scorer(V)
+    sampler = GenNi(toy.info(V), alpha=1.0, k=2, index="clusters", n_clusters=1)
+    with torch.no_grad():
+        negatives = sampler.sample(queries, scorer, toy.step())
+        refined = SampledSoftmax(log_q="refined")(queries, negatives, scorer)
+        every = Negatives(torch.arange(1, V + 1)[None], exhaustive=True)
+        full = Softmax()(queries, every, scorer)
+    torch.testing.assert_close(refined.loss, full.loss)
+
+
+def test_about_the_square_root():
+    # 2 sqrt(V) is 2, 2.8, 11.0, 220, 632 and 2,000; 2^3.46 = 11.0, 2^7.78 = 220, 2^9.3 = 632.
+    sizes = {1: 1, 2: 2, 30: 8, 12_101: 256, 100_000: 512, 1_000_000: 2_048}
+    assert {n: about_square_root(n) for n in sizes} == sizes
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -229,6 +320,13 @@ def test_without_curriculum_alpha_stays():
         ({"grow": 5, "beta": 0.5}, "contradict"),
         ({"preselect": "user"}, "preselect must be batch or sequence, got 'user'"),
         ({"alpha": 7.0, "curriculum": True}, "curriculum needs"),
+        ({"index": "trees"}, "index must be clusters or null, got 'trees'"),
+        ({"index": "clusters", "beta": 0.5}, "index=clusters and beta=0.5 contradict"),
+        ({"index": "clusters", "grow": 5}, "index=clusters and grow=5 contradict"),
+        ({"n_clusters": 8}, "n_clusters=8 needs an index"),
+        ({"index": "clusters", "n_clusters": 12}, "n_clusters must be a power of two, got 12"),
+        ({"index": "clusters", "n_clusters": 0}, "n_clusters must be a power of two, got 0"),
+        ({"index": "clusters", "n_clusters": 32}, "n_clusters=32, and there are 30 items"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):

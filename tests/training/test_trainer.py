@@ -76,6 +76,10 @@ def genni(info):
     return GenNi(info, alpha=1.0, curriculum=True)
 
 
+def indexed(info):
+    return GenNi(info, alpha=1.0, index="clusters")
+
+
 def test_the_same_seed_is_the_same_run_to_the_last_bit(tmp_path):
     first, again, other = (
         Run(tmp_path / name, seed=seed) for name, seed in (("a", 0), ("b", 0), ("c", 1))
@@ -141,7 +145,7 @@ def by_rows(parameters):
 
 
 @pytest.mark.parametrize("settings", [{}, {"osf": 1}, {"osf": 2}, {"optimizer": by_rows}], ids=str)
-@pytest.mark.parametrize("sampler", [None, genni, scarce])
+@pytest.mark.parametrize("sampler", [None, genni, indexed, scarce])
 @pytest.mark.parametrize("cut", [0, 3, 7, 12])
 def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler, settings):
     values = [0.1, 0.3, 0.2, 0.25]

@@ -1,0 +1,272 @@
+"""An index of the catalogue: a draw looks at the clusters of items, then at the items of one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from negrec.kernels.draw import draw, pick
+from negrec.kernels.log_sum_exp import log_sum_exp
+from negrec.kernels.tiles import BLOCK, Pairs, Scratch, chunks
+from negrec.scoring import ItemScorer, queries_at_once
+from negrec.types import Exclude, Negatives, Queries
+
+_NUMBERS = 1 << 22  # of gathered vectors that are held at once (16 MiB)
+_SAMPLE = 1024  # items by which a cluster's principal axis is found
+_ITERATIONS = 10  # of the power method: two halves need no exact axis
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """The items in C clusters of W or W - 1.
+
+    Attributes:
+        members: ids of each cluster's items; 0 in an empty last slot, (C, W).
+        slot: where each item stands in ``members.flatten()``, (V,).
+        centre: mean vector of each cluster, when it was made, (C, D).
+        spread: mean variance of the vectors' components within each cluster, then, (C,).
+    """
+
+    members: Tensor
+    slot: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, scorer: ItemScorer, n_clusters: int) -> Grouping:
+        """Groups the items of a scorer by their present vectors.
+
+        The catalogue is cut in halves across the principal axis of its vectors, each half across
+        its own, and so on (Boley, 1998, Data Mining and Knowledge Discovery 2(4), who cuts at the
+        mean; here it is the median, so that no cluster is larger than another). Nothing is
+        random. It costs about log2(C) passes over the item table, and holds no copy of it.
+
+        Args:
+            scorer: the model's.
+            n_clusters: C, a power of two, at most V.
+        """
+        device, n_items = scorer.weight.device, scorer.n_items
+        order = torch.arange(1, n_items + 1, device=device)
+        for level in range(n_clusters.bit_length() - 1):
+            order = _halved(scorer, order, 1 << level)
+        at, inside = _rows(n_items, n_clusters, device)
+        members = order[at].masked_fill_(~inside, 0)
+        slot = torch.empty_like(order)
+        slot[order - 1] = torch.arange(members.numel(), device=device).view_as(at)[inside]
+        size = max(1, _NUMBERS // (members.shape[1] * scorer.width))
+        moments = [_moments(scorer, members[part]) for part in chunks(n_clusters, size)]
+        centre, spread = (torch.cat(x) for x in zip(*moments, strict=True))
+        return cls(members, slot, centre, spread)
+
+
+class Clusters(nn.Module):
+    r"""Draws items by a softmax over the catalogue, nearly, at about the cost of its square root.
+
+    .. math:: q(i \mid h) = P(c \mid h) \, \frac{e^{h \cdot e_i}}{\sum_{j \in c} e^{h \cdot e_j}},
+       \quad P(c \mid h) \propto
+       n_c \exp\left(h \cdot \mu_c + \tfrac{1}{2} \lVert h \rVert^2 \sigma_c^2\right)
+
+    with c the cluster of item i. P estimates how much of the softmax lies in a cluster, by the
+    mean and the variance of its n_c vectors when the clusters were made: exact where they are
+    normal, the same in all directions, and have not moved since. Within a cluster the draw is
+    exact, by the present vectors. So the density of a draw is known, and its distance from the
+    softmax is that of P from the true shares of the clusters.
+
+    What is excluded is never drawn, and q is over the rest: within a cluster it is left out of
+    the sum, and a cluster of which nothing is left has P = 0.
+
+    Args:
+        n_items: V.
+        n_clusters: C, a power of two in 1..V. A draw looks at C centres and V / C items.
+    """
+
+    members: Tensor
+    slot: Tensor
+    centre: Tensor
+    spread: Tensor
+
+    def __init__(self, n_items: int, n_clusters: int) -> None:
+        super().__init__()
+        if n_clusters < 1 or n_clusters & (n_clusters - 1):
+            raise ValueError(f"n_clusters must be a power of two, got {n_clusters}")
+        if n_clusters > n_items:
+            raise ValueError(
+                f"n_clusters must not exceed the catalogue: n_clusters={n_clusters}, and there are "
+                f"{n_items} items"
+            )
+        width = -(-n_items // n_clusters)
+        self.register_buffer("members", torch.zeros(n_clusters, width, dtype=torch.int64))
+        self.register_buffer("slot", torch.zeros(n_items, dtype=torch.int64))
+        self.register_buffer("centre", torch.zeros(n_clusters, 0))  # how wide, the model tells
+        self.register_buffer("spread", torch.zeros(n_clusters))
+        self._scratch = Scratch()
+
+    def grouping(self, scorer: ItemScorer, anew: bool) -> Grouping:
+        """What is kept, or a fresh one, which is kept only by ``keep``."""
+        if anew or self.centre.shape[1] == 0:
+            return Grouping.of(scorer, len(self.members))
+        return Grouping(self.members, self.slot, self.centre, self.spread)
+
+    def keep(self, grouping: Grouping) -> None:
+        """What later draws go by."""
+        self.members, self.slot = grouping.members, grouping.slot
+        self.centre, self.spread = grouping.centre, grouping.spread
+
+    def draw(
+        self,
+        grouping: Grouping,
+        queries: Queries,
+        scorer: ItemScorer,
+        alpha: Tensor,
+        exclude: Exclude,
+        k: int,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Draws k items of each query with replacement, and tells log q of each.
+
+        Args:
+            grouping: what to go by.
+            queries: N of them.
+            scorer: the model's.
+            alpha: what all scores are multiplied by first, a scalar.
+            exclude: what is never drawn.
+            k: draws per query.
+            generator: source of randomness.
+
+        Returns:
+            Ids (N, k); of a query that may be given nothing, any. Log densities (N, k).
+        """
+        hidden = queries.hidden.detach().to(grouping.centre.dtype) * alpha
+        query, slot = self._excluded(queries, grouping, exclude)
+        cluster, log_p = self._clusters(grouping, hidden, query, slot, k, generator)
+        item, log_within = self._items(grouping, hidden, scorer, cluster, query, slot, generator)
+        return item, log_p + log_within
+
+    def _excluded(
+        self, queries: Queries, grouping: Grouping, exclude: Exclude
+    ) -> tuple[Tensor, Tensor]:
+        """Excluded (query, slot) pairs, but of queries which nothing is left for."""
+        query, item = queries.excluded.pairs(exclude)
+        some_left = torch.bincount(query, minlength=len(queries.target)) < len(grouping.slot)
+        counts = some_left[query]
+        return query[counts], grouping.slot[item[counts] - 1]
+
+    def _clusters(
+        self,
+        grouping: Grouping,
+        hidden: Tensor,
+        query: Tensor,
+        slot: Tensor,
+        k: int,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Clusters that are drawn for N queries, and log P of each, (N, k)."""
+        n_clusters, width = grouping.members.shape
+        size = width - (grouping.members[:, -1] == 0).int()
+        # The weight of a cluster as one dot product.
+        one = hidden.new_ones(len(hidden), 1)
+        states = torch.cat([hidden, hidden.square().sum(1, keepdim=True) / 2, one], 1)
+        matrix = torch.cat([grouping.centre, grouping.spread[:, None], size.log()[:, None]], 1)
+        cell, taken = torch.unique(query * n_clusters + slot // width, return_counts=True)
+        row, column = cell // n_clusters, cell % n_clusters
+        full = taken == size[column]
+        nothing_left = Pairs(row[full], column[full])
+        drawn = draw(states, matrix, nothing_left, k, generator, self._scratch)
+        weight = torch.einsum("nd,nkd->nk", states, matrix[drawn])
+        total = log_sum_exp(states, matrix, nothing_left, self._scratch)
+        return drawn, weight - total[:, None]
+
+    def _items(
+        self,
+        grouping: Grouping,
+        hidden: Tensor,
+        scorer: ItemScorer,
+        cluster: Tensor,
+        query: Tensor,
+        slot: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Items that are drawn from the clusters (N, k), and the log of their shares there."""
+        members, (n, k) = grouping.members, cluster.shape
+        width = members.shape[1]
+        u = torch.rand(n * k, 1, dtype=torch.double, device=hidden.device, generator=generator)
+        # Draws from the same cluster lie side by side: its vectors are looked up once.
+        ordered, order = cluster.flatten().sort(stable=True)
+        rank = torch.empty_like(order)
+        rank[order] = torch.arange(n * k, device=order.device)
+        pair, column = (cluster[query] == (slot // width)[:, None]).nonzero(as_tuple=True)
+        excluded = Pairs.of(rank[query[pair] * k + column], slot[pair] % width)
+        parts = [*chunks(n * k, queries_at_once(Negatives(members), hidden.shape[1]))]
+        item, log_share = torch.empty_like(order), hidden.new_empty(n * k)
+        for part, out in zip(parts, excluded.by_rows(parts), strict=True):
+            own = order[part]
+            rows, row = torch.unique_consecutive(ordered[part], return_inverse=True)
+            ids = members[rows]
+            score = scorer(hidden[own // k], ids.clamp(min=1), row)  # (n k, W)
+            score[:, -1].masked_fill_((ids[:, -1] == 0)[row], -torch.inf)
+            score[out.row, out.column] = -torch.inf
+            share = score.log_softmax(1)
+            found = pick(F.pad(share.exp(), (0, -width % BLOCK)), u[own])
+            item[own] = ids[row, found[:, 0]]
+            log_share[own] = share.gather(1, found)[:, 0]
+        return item.view(n, k), log_share.view(n, k)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
+        found = state_dict.get(f"{prefix}centre")
+        if found is not None:  # the width is the model's, which the constructor does not know
+            self.centre = self.centre.new_zeros(len(self.centre), found.shape[-1])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _rows(n_items: int, n: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cuts 0..n_items - 1 into n rows of like size: the numbers (n, W), and which of them are."""
+    bounds = torch.arange(n + 1, device=device) * n_items // n
+    at = bounds[:-1, None] + torch.arange(-(-n_items // n), device=device)
+    inside = at < bounds[1:, None]
+    return at.clamp_(max=n_items - 1), inside
+
+
+def _halved(scorer: ItemScorer, order: Tensor, n: int) -> Tensor:
+    """Items (V,), which lie in n rows of like size, ordered along the principal axis of each."""
+    n_items, dim = len(order), scorer.width
+    at, inside = _rows(n_items, n, order.device)
+    sizes = inside.sum(1)
+    several = min(n_items // n, _SAMPLE)
+    step = torch.arange(several, device=order.device)
+    sample = order[at[:, :1] + step * sizes[:, None] // several]
+    size = max(1, _NUMBERS // (max(several, dim) * dim))
+    axis = torch.cat([_axis(scorer.vectors(sample[part])) for part in chunks(n, size)])
+    node = torch.repeat_interleave(sizes)
+    along = torch.cat(
+        [
+            (scorer.vectors(order[part]) * axis[node[part]]).sum(1)
+            for part in chunks(n_items, max(1, _NUMBERS // dim))
+        ]
+    )
+    ranked = along[at].masked_fill_(~inside, torch.inf).argsort(dim=1, stable=True)
+    return order[at.gather(1, ranked)[inside]]
+
+
+def _axis(vectors: Tensor) -> Tensor:
+    """The direction in which each set of vectors (n, S, D) varies most, nearly, (n, D)."""
+    centred = vectors - vectors.mean(1, keepdim=True)
+    covariance = centred.mT @ centred
+    widest = covariance.diagonal(dim1=1, dim2=2).argmax(1)
+    axis = covariance[torch.arange(len(widest), device=widest.device), :, widest]
+    for _ in range(_ITERATIONS):
+        axis = (covariance @ F.normalize(axis, dim=1)[:, :, None])[:, :, 0]
+    return F.normalize(axis, dim=1)
+
+
+def _moments(scorer: ItemScorer, members: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (n, D) of the vectors of some clusters, and their mean variances (n,)."""
+    there = (members > 0)[:, :, None]
+    size = there.sum(1)
+    vectors = scorer.vectors(members.clamp(min=1))
+    mean = (vectors * there).sum(1) / size
+    square = (vectors - mean[:, None]).square_().mul_(there)
+    return mean, square.sum((1, 2)) / (size[:, 0] * vectors.shape[2])

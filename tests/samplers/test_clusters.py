@@ -1,0 +1,235 @@
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from negrec.contracts.samplers import forbidden
+from negrec.samplers import clusters
+from negrec.samplers.clusters import Clusters, Grouping
+from negrec.scoring import ItemScorer
+from tests import toy
+
+V = 30
+ALPHA = torch.tensor(1.5)
+
+
+def some_queries(longest=8):
+    queries = toy.queries(toy.batch(toy.random_histories(40, V, longest), max_length=longest))
+    return replace(queries, hidden=0.5 * queries.hidden)
+
+
+def drawn(index, grouping, queries, scorer, exclude="none", k=1, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        return index.draw(grouping, queries, scorer, ALPHA, exclude, k, generator)
+
+
+def grouped(scorer, n_clusters):
+    with torch.no_grad():
+        return Grouping.of(scorer, n_clusters)
+
+
+def density(grouping, queries, scorer, exclude):
+    """The definition, query by query and cluster by cluster, (N, V)."""
+    out = forbidden(queries, exclude, V)
+    q = torch.zeros(len(queries.target), V, dtype=torch.double)
+    for n, state in enumerate(ALPHA.double() * queries.hidden.double()):
+        score = scorer.matrix.detach().double() @ state
+        share = []
+        for ids, centre, spread in zip(
+            grouping.members, grouping.centre, grouping.spread, strict=True
+        ):
+            ids = ids[ids > 0]
+            allowed = ids[~out[n, ids]]
+            estimate = centre.double() @ state + state.square().sum() * spread.double() / 2
+            share.append(len(ids) * estimate.exp() if len(allowed) else torch.tensor(0.0))
+            q[n, allowed - 1] = share[-1] * score[allowed - 1].softmax(0)
+        q[n] /= sum(share)
+    return q
+
+
+# ---- groups
+
+
+@pytest.mark.parametrize("n_items", [30, 32, 33, 1])
+@pytest.mark.parametrize("n_clusters", [1, 2, 4, 16])
+def test_every_item_has_one_place_and_clusters_are_of_one_size(n_items, n_clusters):
+    if n_clusters > n_items:
+        pytest.skip("more clusters than items")
+    grouping = grouped(toy.scorer(n_items), n_clusters)
+    ids = grouping.members[grouping.members > 0]
+    assert ids.sort().values.tolist() == list(range(1, n_items + 1))
+    sizes = (grouping.members > 0).sum(1)
+    assert sizes.max() == grouping.members.shape[1] == -(-n_items // n_clusters)
+    assert sizes.min() == n_items // n_clusters
+    assert torch.equal(grouping.members.flatten()[grouping.slot], torch.arange(1, n_items + 1))
+
+
+def test_the_first_cut_is_across_the_principal_axis():
+    scorer = toy.scorer(100, dim=6)
+    with torch.no_grad():
+        scorer.weight.mul_(torch.tensor([1.0, 1.2, 4.0, 1.1, 0.9, 1.0]))
+    matrix = scorer.matrix.detach().double().numpy()
+    centred = matrix - matrix.mean(0)
+    along = centred @ np.linalg.svd(centred)[2][0]
+    halves = {
+        frozenset((np.argsort(along)[part] + 1).tolist()) for part in (np.s_[:50], np.s_[50:])
+    }
+    assert {frozenset(ids.tolist()) for ids in grouped(scorer, 2).members} == halves
+
+
+def test_planted_groups_are_found():
+    # Sixteen items around each corner of a box with sides 32, 16 and 8 in a space of five.
+    corners = torch.cartesian_prod(*(torch.tensor([-x, x]) for x in (16.0, 8.0, 4.0)))
+    generator = torch.Generator().manual_seed(0)
+    group = torch.arange(8).repeat(16)[torch.randperm(128, generator=generator)]
+    scorer = ItemScorer(128, 5)
+    noise = torch.randn(128, 5, generator=generator)
+    with torch.no_grad():
+        scorer.weight.copy_(torch.cat([corners[group], torch.zeros(128, 2)], 1) + 0.1 * noise)
+    members = grouped(scorer, 8).members
+    assert all(len(group[ids - 1].unique()) == 1 for ids in members)
+
+
+def test_a_sample_of_a_cluster_tells_its_axis(monkeypatch):
+    generator = torch.Generator().manual_seed(0)
+    scorer = ItemScorer(4_000, 5)
+    with torch.no_grad():
+        scorer.weight.copy_(torch.randn(4_000, 5, generator=generator))
+        scorer.weight[:, 3] *= 10
+    monkeypatch.setattr(clusters, "_SAMPLE", 40)
+    low, high = grouped(scorer, 2).members
+    between = scorer.weight[high - 1, 3].mean() - scorer.weight[low - 1, 3].mean()
+    # Halves of a normal of standard deviation 10 lie 2 * 0.798 * 10 = 16 apart.
+    assert abs(between.item()) == pytest.approx(16, abs=0.5)
+
+
+def test_moments_are_means_and_mean_variances():
+    grouping = grouped(toy.scorer(V), 4)  # clusters of 7 and 8
+    for ids, centre, spread in zip(grouping.members, grouping.centre, grouping.spread, strict=True):
+        vectors = toy.scorer(V).matrix[ids[ids > 0] - 1].detach()
+        torch.testing.assert_close(centre, vectors.mean(0))
+        torch.testing.assert_close(spread, vectors.var(0, unbiased=False).mean())
+
+
+def test_pieces_do_not_change_the_groups(monkeypatch):
+    whole = grouped(toy.scorer(V), 8)
+    monkeypatch.setattr(clusters, "_NUMBERS", 1)
+    parts = grouped(toy.scorer(V), 8)
+    assert torch.equal(whole.members, parts.members)
+    torch.testing.assert_close(whole.centre, parts.centre)
+    torch.testing.assert_close(whole.spread, parts.spread)
+
+
+def test_items_that_are_all_alike_are_cut_too():
+    scorer = toy.scorer(V)
+    with torch.no_grad():
+        scorer.weight.fill_(0.5)
+    grouping = grouped(scorer, 8)
+    assert (grouping.members > 0).sum() == V
+    assert grouping.spread.abs().max() < 1e-12
+    _, log_q = drawn(Clusters(V, 8), grouping, some_queries(), scorer)
+    torch.testing.assert_close(log_q, torch.full_like(log_q, -math.log(V)))
+
+
+# ---- draws
+
+
+@pytest.mark.parametrize("exclude", ["none", "target", "window"])
+@pytest.mark.parametrize("n_clusters", [1, 4, 16])
+def test_log_q_is_the_definition(n_clusters, exclude):
+    queries, scorer = some_queries(), toy.scorer(V)
+    grouping = grouped(scorer, n_clusters)
+    with torch.no_grad():  # the model learns, and the groups stay
+        scorer.weight.mul_(1.5).add_(0.1)
+    items, log_q = drawn(Clusters(V, n_clusters), grouping, queries, scorer, exclude, k=5)
+    q = density(grouping, queries, scorer, exclude)
+    torch.testing.assert_close(q.sum(1), torch.ones(len(q), dtype=torch.double))
+    torch.testing.assert_close(log_q.double().exp(), q.gather(1, items - 1), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("exclude", ["none", "window"])
+def test_draws_follow_log_q(exclude):
+    queries, scorer = some_queries(), toy.scorer(V)
+    grouping, index = grouped(scorer, 4), Clusters(V, 4)
+    q = density(grouping, queries, scorer, exclude)
+    for n in (0, 25):
+        same = queries.select(torch.full((10_000,), n))
+        items, _ = drawn(index, grouping, same, scorer, exclude, k=3, seed=n)
+        assert toy.chi_square_p(items - 1, q[n]) > 1e-4
+
+
+def test_a_cluster_of_which_nothing_is_left_is_not_drawn():
+    # With sixteen clusters of one or two items most windows hold a whole one.
+    queries, scorer = some_queries(12), toy.scorer(V)
+    grouping = grouped(scorer, 16)
+    out = forbidden(queries, "window", V)
+    whole = torch.stack([out[:, ids[ids > 0]].all(1) for ids in grouping.members], 1)
+    assert whole.any(1).float().mean() > 0.5
+    items, log_q = drawn(Clusters(V, 16), grouping, queries, scorer, "window", k=50)
+    assert not out.gather(1, items).any()
+    assert log_q.isfinite().all()
+
+
+def test_single_items_as_clusters_are_the_softmax():
+    queries, scorer = some_queries(), toy.scorer(32)
+    items, log_q = drawn(Clusters(32, 32), grouped(scorer, 32), queries, scorer, k=4)
+    expected = (ALPHA * queries.hidden @ scorer.matrix.detach().T).log_softmax(1)
+    torch.testing.assert_close(log_q, expected.gather(1, items - 1))
+
+
+@pytest.mark.parametrize("exclude", ["none", "window"])
+def test_pieces_do_not_change_the_draws(monkeypatch, exclude):
+    queries, scorer = some_queries(), toy.scorer(V)
+    grouping, index = grouped(scorer, 4), Clusters(V, 4)
+    whole = drawn(index, grouping, queries, scorer, exclude, k=3)
+    monkeypatch.setattr(clusters, "queries_at_once", lambda *_: 7)
+    parts = drawn(index, grouping, queries, scorer, exclude, k=3)
+    assert torch.equal(whole[0], parts[0])
+    torch.testing.assert_close(whole[1], parts[1])
+
+
+def test_the_draws_of_a_query_are_independent():
+    queries, scorer = some_queries().select(torch.zeros(20_000, dtype=torch.int64)), toy.scorer(V)
+    grouping = grouped(scorer, 4)
+    items, _ = drawn(Clusters(V, 4), grouping, queries, scorer, k=2)
+    q = density(grouping, queries.select(slice(0, 1)), scorer, "none")[0]
+    pairs = (items[:, 0] - 1) * V + items[:, 1] - 1
+    assert toy.chi_square_p(pairs, torch.outer(q, q).flatten()) > 1e-4
+
+
+def test_a_cosine_with_biases_is_a_dot_product_of_one_column_more():
+    scorer = ItemScorer(V, 4, similarity="cosine", bias=True, temperature=0.5)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        scorer.weight.copy_(torch.randn(V, 4, generator=generator))
+        scorer.bias.copy_(torch.randn(V, 1, generator=generator))
+    plain = some_queries()
+    queries = replace(plain, hidden=scorer.query(plain.hidden))
+    grouping = grouped(scorer, 4)
+    items, log_q = drawn(Clusters(V, 4), grouping, queries, scorer, k=3)
+    q = density(grouping, queries, scorer, "none")
+    torch.testing.assert_close(log_q.double().exp(), q.gather(1, items - 1), rtol=1e-4, atol=0)
+
+
+# ---- state
+
+
+def test_what_is_kept_is_drawn_from_after_a_round_trip():
+    queries, scorer = some_queries(), toy.scorer(V)
+    index, twin = Clusters(V, 4), Clusters(V, 4)
+    with torch.no_grad():
+        index.keep(index.grouping(scorer, anew=False))  # there is none yet
+        twin.load_state_dict(index.state_dict())
+        scorer.weight.neg_()
+        kept, loaded = (x.grouping(scorer, anew=False) for x in (index, twin))
+        fresh = twin.grouping(scorer, anew=True)
+    assert torch.equal(kept.centre, loaded.centre)
+    assert not torch.equal(fresh.centre, kept.centre)
+    one, other = (drawn(x, g, queries, scorer) for x, g in ((index, kept), (twin, loaded)))
+    assert torch.equal(one[0], other[0])
+    assert torch.equal(one[1], other[1])
+    twin.load_state_dict(Clusters(V, 4).state_dict())  # of a run that has not begun
+    assert twin.centre.shape == (4, 0)
