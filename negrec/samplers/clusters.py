@@ -15,7 +15,7 @@ from negrec.kernels.tiles import BLOCK, Pairs, Scratch, chunks
 from negrec.scoring import ItemScorer, queries_at_once
 from negrec.types import Exclude, Negatives, Queries
 
-_NUMBERS = 1 << 22  # of gathered vectors that are held at once (16 MiB)
+_NUMBERS = 1 << 20  # of gathered vectors that are held at once (4 MiB)
 _SAMPLE = 1024  # items by which a cluster's principal axis is found
 _ITERATIONS = 10  # of the power method: two halves need no exact axis
 

@@ -77,7 +77,7 @@ def genni(info):
 
 
 def indexed(info):
-    return GenNi(info, alpha=1.0, index="clusters")
+    return GenNi(info, alpha=1.0, curriculum=True, index="clusters")
 
 
 def test_the_same_seed_is_the_same_run_to_the_last_bit(tmp_path):
