@@ -6,11 +6,11 @@ STAMP := $(VENV)/installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint bench faults fuzz golden ui clean
+.PHONY: help venv train test lint bench bench-peers faults fuzz golden ui clean
 
 help: ## show this page
 	@echo "usage: make TARGET [ARGS='...']"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 venv: $(STAMP) ## create .venv and install negrec with its tools into it
 
@@ -39,6 +39,9 @@ lint: $(STAMP) ## check style, types and who imports whom
 bench: $(STAMP) ## measure speed and memory, as ratios within one run; ARGS=--rounds=3
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
+bench-peers: $(STAMP) ## measure RecTools and RecBole beside negrec, each in an environment of its own
+	$(BIN)/python -m tests.benchmarks.peers $(ARGS)
+
 faults: $(STAMP) ## kill, starve and damage real runs, for some minutes; ARGS='-k kill'
 	$(BIN)/python -m pytest tests/faults --long $(ARGS)
 
@@ -51,6 +54,6 @@ golden: $(STAMP) ## write the stored losses of tests/golden anew; the tests comp
 ui: $(STAMP) ## open MLflow's pages over the runs of this folder
 	$(BIN)/negrec ui $(ARGS)
 
-clean: ## remove .venv, caches and build outputs; runs and data stay
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+clean: ## remove the environments, caches and build outputs; runs and data stay
+	rm -rf $(VENV) .venv-peers build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -134,6 +134,39 @@ def test_help_lists_every_verb_and_imports_nothing_heavy():
     assert not heavy & set(done.stderr.split())
 
 
+def test_no_verb_imports_mlflow_or_matplotlib_before_it_needs_them():
+    modules = sorted({verb.target.partition(":")[0] for verb in cli.VERBS.values()})
+    code = f"import sys, {', '.join(modules)}; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert set(modules) <= set(done.stdout.split())
+    assert not {"mlflow", "matplotlib"} & set(done.stdout.split())
+
+
+def test_a_training_comes_to_its_first_step_without_what_it_needs_later(tmp_path: Path):
+    # With MLflow as the tracker, which a process of its own imports.
+    code = """
+import sys
+from negrec.cli import main
+from negrec.training import trainer
+step = trainer._Run.step
+def first(self, *arguments):
+    outcome = step(self, *arguments)
+    print("at the first step:", *sys.modules, flush=True)
+    trainer._Run.step = step
+    return outcome
+trainer._Run.step = first
+words = ["dataset.users=60", "dataset.items=80", "trainer.max_epochs=1", "trainer.threads=1"]
+sys.exit(main(["train", *words]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    (line,) = [x for x in done.stdout.splitlines() if x.startswith("at the first step:")]
+    modules = set(line.split())
+    assert {"negrec.experiment", "negrec.tracking.mlflow", "torch", "polars"} <= modules
+    assert not {"mlflow", "matplotlib", "scipy", "pandas", "sqlalchemy", "requests"} & modules
+
+
 def test_version(negrec_: Commands):
     assert negrec_("--version") == 0
     assert negrec_.out == f"negrec {negrec.__version__}\n"

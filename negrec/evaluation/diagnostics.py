@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import torch
-from scipy.stats import chi2
 from torch import Tensor
 
 from negrec import seeding
@@ -320,9 +319,13 @@ def percentile(counts: Tensor) -> Tensor:
 
 def poisson_interval(count: float, level: float = 0.95) -> tuple[float, float]:
     """The exact interval of a Poisson mean of which ``count`` was observed (Garwood, 1936)."""
+    # Half the quantile of a chi-square with 2 n degrees of freedom; scipy.stats, which has it,
+    # would take a tenth of the time that a run needs to its first step.
+    from scipy.special import gammaincinv
+
     tail = (1 - level) / 2
-    low = float(chi2.ppf(tail, 2 * count) / 2) if count > 0 else 0.0
-    return low, float(chi2.ppf(1 - tail, 2 * count + 2) / 2)
+    low = float(gammaincinv(count, tail)) if count > 0 else 0.0
+    return low, float(gammaincinv(count + 1, 1 - tail))
 
 
 def rank_percentile(scores: Tensor, items: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import digamma
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -122,6 +121,10 @@ def mrr_per_target(ranks: Numbers, ties: Numbers | None = None) -> Floats:
     first, e = _positions(ranks, ties)
     reciprocal = 1 / first
     tied = (e > 0) & np.isfinite(first)
+    if not tied.any():
+        return reciprocal
+    from scipy.special import digamma  # not at the top: a run starts sooner without scipy
+
     low, n = first[tied], e[tied] + 1
     reciprocal[tied] = (digamma(low + n) - digamma(low)) / n
     return reciprocal
