@@ -40,6 +40,7 @@ from negrec.training import trainer
 from negrec.training.checkpoint import Checkpoints
 from negrec.training.cost import Cost
 from negrec.types import DatasetInfo, HeldOut, Jagged, slices
+from tests.benchmarks import cost
 from tests.benchmarks.padded import PaddedTrainer
 
 CONF = Path(__file__).parents[2] / "conf"
@@ -227,9 +228,9 @@ def measured(data: Data, rounds: int, threads: int, steps: int) -> dict[str, lis
     costs: dict[str, list[Cost]] = {name: [] for name in configs}
     for turn in track(range(rounds), "ratios", console=Console(stderr=True)):
         for name in configs if turn % 2 == 0 else reversed(configs):
-            cost = bench.cost_of(configs[name], shared, steps)
-            assert cost is not None
-            costs[name].append(cost)
+            found = bench.cost_of(configs[name], shared, steps)
+            assert found is not None
+            costs[name].append(found)
     return costs
 
 
@@ -243,7 +244,7 @@ def ratios(data: Data, rounds: int, threads: int, steps: int) -> Table:
     for column in ("", "asked", "measured", "min", "max", "sampler", "peak", "more than uniform"):
         table.add_column(column, justify="left" if not column else "right")
     peak = {
-        name: max(cost.peak_mb or math.nan for cost in each) * 1e6 / 2**20
+        name: max(one.peak_mb or math.nan for one in each) * 1e6 / 2**20
         for name, each in costs.items()
     }
     for name, asked in ASKED.items():
@@ -259,7 +260,7 @@ def ratios(data: Data, rounds: int, threads: int, steps: int) -> Table:
             f"{ratio:.2f}" + (" !" if missed else ""),
             f"{found[0]:.2f}",
             f"{found[-1]:.2f}",
-            f"{median(cost.sampler_share for cost in costs[name]):.0%}",
+            f"{median(one.sampler_share for one in costs[name]):.0%}",
             f"{peak[name]:,.0f}",
             f"{more:+.0f}{limit}" + (" !" if limit and more > ASKED_MIB else ""),
         )
@@ -356,6 +357,7 @@ def tables(data: Data, rounds: int, threads: int) -> None:
     for name, value in start_up():
         console.print(f"{name}: {value:.2f} s")
     console.print(f"load average before and after: {load_before:.2f}, {os.getloadavg()[0]:.2f}")
+    cost.write(threads)
 
 
 def main() -> None:

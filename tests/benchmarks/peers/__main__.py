@@ -208,9 +208,9 @@ x: times negrec's, the median over rounds. In an epoch's seconds: the making of 
 negatives, forward, backward, the optimiser. Not in them: import, reading and preparing the data, \
 building the model, a first epoch (of RecBole the first batches) whose process allocates what the \
 others use again, checkpoints. evaluation: HR, NDCG and MRR of all users' test targets in the \
-ranking of all items without the seen ones; RecTools makes lists only. top 20: the lists, without \
-RecTools' metrics; negrec's with all metrics of its test. peak: of the process until it has \
-trained, with interpreter, libraries and data."""
+ranking of all items without the seen ones; of RecTools the lists they would be made from. top 20: \
+the lists; negrec's with all metrics of its test. peak: of the process until it has trained, with \
+interpreter, libraries and data."""
 
 
 def main() -> None:

@@ -82,7 +82,7 @@ def main() -> None:
             k=measuring.TOP,
             filter_viewed=True,
         )
-    measuring.report(peak, epoch=clock.span, lists=lists)
+    measuring.report(peak, epoch=clock.span, evaluation=lists, lists=lists)  # it has no ranks
 
 
 if __name__ == "__main__":
