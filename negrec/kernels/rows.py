@@ -4,14 +4,16 @@ Without a gradient Adam still moves a row, by what is left of its momentum. Here
 left as it is, and what it missed is made up for when it is read or has a gradient again.
 
 .. math:: m_s = \beta_1^{s - \tau} m_\tau, \quad v_s = \beta_2^{s - \tau} v_\tau, \quad
-   w_t = w_\tau - \frac{m_\tau}{\sqrt{v_\tau} + e_\tau} \sum_{s = \tau + 1}^{t}
+   w_t = w_\tau - \frac{m_\tau}{\sqrt{v_\tau} + e} \sum_{s = \tau + 1}^{t}
    \eta_s r^{s - \tau} \frac{\sqrt{1 - \beta_2^s}}{1 - \beta_1^s}, \quad
    r = \beta_1 / \sqrt{\beta_2}
 
 with tau the step of the row's last gradient and eta the learning rate (Kingma & Ba, 2015,
 arXiv:1412.6980, algorithm 1, with g = 0). The sum is the same for all rows of one tau: it is kept
-once for each tau, the ``drift``. The one thing that is not exact is Adam's epsilon, which is taken
-at tau, :math:`e_\tau = \epsilon \sqrt{1 - \beta_2^\tau}`, and not anew at every s.
+once for each tau, the ``drift``. The one thing that is not exact is Adam's epsilon. Beside the root
+of v at tau it stands, at step s, as :math:`\epsilon \sqrt{1 - \beta_2^s} \beta_2^{(\tau - s) / 2}`;
+for all s together we take the mean of these, e, weighted as the sum weighs the steps: exact to the
+first order in e over the root of v.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ class Rows:
         last: tau of each row, counted from the step at which all rows were last settled, (V,),
             int32.
         drift: the sum of each tau, float64, at least as long as ``last`` is large.
-        floor: e of each tau, float64.
+        floor: e of each tau, float64, positive.
     """
 
     value: Tensor

@@ -134,8 +134,9 @@ class _LateAdam(Late):
             wanted = math.log(_NEGLIGIBLE) / math.log(max(self.ratio, 1e-3))
             self.window = min(math.ceil(wanted), _LONGEST)
         # The latest step's share in what a row has missed that had its gradient k steps before.
-        powers = self.ratio ** torch.arange(self.window, 0, -1, dtype=torch.double)
-        self.powers = powers.to(table.device)
+        missed = torch.arange(self.window, 0, -1, dtype=torch.double, device=table.device)
+        self.powers = self.ratio**missed
+        self.floors = self.powers * beta2 ** (-missed / 2) * group["eps"]
         state |= {
             "step": torch.tensor(0),
             "settled": torch.tensor(0),  # the step at which all rows were stored as they were
@@ -143,8 +144,8 @@ class _LateAdam(Late):
             "exp_avg_sq": torch.zeros_like(table),
             "last": torch.zeros(len(table), dtype=torch.int32, device=table.device),
             "drift": torch.zeros(1, dtype=torch.double, device=table.device),
+            "floored": torch.zeros(1, dtype=torch.double, device=table.device),
         }
-        self._floor = self._floors(1)
         table.late = self
 
     def rows(self, row: Tensor) -> Tensor:
@@ -188,18 +189,17 @@ class _LateAdam(Late):
         with torch.no_grad():
             kernel.settle(self._rows(), *self._decays())
         self.state["settled"] = self.state["step"].clone()
-        self.state["drift"] = self.state["drift"].new_zeros(1)
-        self._floor = self._floors(1)
+        for name in ("drift", "floored"):
+            self.state[name] = self.state[name].new_zeros(1)
 
     def restore(
         self, state: dict[str, Tensor], group: dict[str, Any], kept: dict[str, Tensor]
     ) -> None:
         """Goes on from a checkpoint's state."""
         self.state, self.group = state, group
-        for name in ("step", "settled", "last", "drift"):
+        for name in ("step", "settled", "last", "drift", "floored"):
             device = "cpu" if name in ("step", "settled") else self.table.device
             state[name] = kept[name].clone().to(device)
-        self._floor = self._floors(len(state["drift"]))
 
     def _dense(self, gradient: Tensor, adam: Constants) -> None:
         """All rows by the usual rule: they are settled, before and after."""
@@ -212,24 +212,19 @@ class _LateAdam(Late):
             root = square[part].sqrt().div_(adam.root).add_(adam.epsilon)
             self.table[part].addcdiv_(mean[part], root, value=-adam.rate)
         self.state["settled"] = self.state["step"].clone()
-        self._floor = self._floors(1)
 
     def _drift_on(self, adam: Constants) -> None:
         """Books the step for rows that had no gradient in it; those that had are at ``number``."""
-        drift, n = self.state["drift"], adam.number
-        if n >= len(drift):
-            drift = torch.cat([drift, torch.zeros_like(drift), drift.new_zeros(64)])
-            self.state["drift"] = drift
-            self._floor = self._floors(len(drift))
+        state, n = self.state, adam.number
+        if n >= len(state["drift"]):
+            for name in ("drift", "floored"):
+                more = state[name].new_zeros(len(state[name]) + 64)
+                state[name] = torch.cat([state[name], more])
         recent = min(n, self.window)
-        drift[n - recent : n] += adam.rate * adam.root * self.powers[self.window - recent :]
-
-    def _floors(self, n: int) -> Tensor:
-        """The e of each tau, see ``Rows``; before the first step there is no momentum."""
-        tau = int(self.state["settled"]) + torch.arange(n, dtype=torch.double)
-        beta2, epsilon = self.group["betas"][1], self.group["eps"]
-        floors: Tensor = epsilon * (1 - beta2 ** tau.clamp(min=1)).sqrt()
-        return floors.to(self.table.device)
+        rate = adam.rate * adam.root
+        state["drift"][n - recent : n] += rate * self.powers[self.window - recent :]
+        rate *= adam.root
+        state["floored"][n - recent : n] += rate * self.floors[self.window - recent :]
 
     def _rows(self) -> Rows:
         state = self.state
@@ -239,7 +234,7 @@ class _LateAdam(Late):
             state["exp_avg_sq"],
             state["last"],
             state["drift"],
-            self._floor,
+            (state["floored"] / state["drift"]).nan_to_num_(self.group["eps"]),
         )
 
     def _decays(self) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from torch import nn
 
+from negrec.embedding import look_up
 from negrec.losses.bce import BCE
 from negrec.models.sasrec import SASRec
 from negrec.objectives.ranking import Ranking
@@ -14,6 +15,7 @@ from negrec.objectives.ranking_with_teacher import RankingWithTeacher
 from negrec.samplers.base import Sampler
 from negrec.samplers.hard_memory import HardMemory
 from negrec.samplers.uniform import Uniform
+from negrec.training.lazy_adam import LazyAdam
 from negrec.types import Negatives
 from tests import toy
 from tests.training.test_trainer import Run, same
@@ -119,6 +121,21 @@ def test_buffers_follow_too():
     made.observe(student, outcome.feedback)
     assert made.teacher.batches.item() == 3  # a count has no average
     assert made.teacher.moving.item() == 2.0
+
+
+def test_it_follows_rows_that_an_optimiser_has_not_stored_yet():
+    student = model()
+    made = bound(student, decay=0.5)
+    started = student.scorer.weight.detach().clone()
+    optimizer = LazyAdam(student.parameters(), lr=0.1, rows="lazy")
+    student(BATCH).hidden.sum().backward()
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.step()  # without a gradient
+    made._follow(student, 0.5)
+    now = look_up(student.scorer.weight, torch.arange(V)).detach()
+    assert (now - student.scorer.weight).abs().max() > 0.01
+    torch.testing.assert_close(made.teacher.scorer.weight.detach(), (started + now) / 2)
 
 
 def test_decay_zero_is_the_model_itself():

@@ -8,7 +8,7 @@ import torch
 
 from negrec.data.sequences import Sequences
 from negrec.data.targets import NextItem
-from negrec.embedding import Table, look_up
+from negrec.embedding import Table, late_rows, look_up
 from negrec.errors import InputError
 from negrec.losses.bce import BCE
 from negrec.models.sasrec import SASRec
@@ -471,6 +471,7 @@ def test_tables_moved_by_rows_learn_what_they_learn_as_a_whole(tmp_path):
     assert lazy.losses() == pytest.approx(dense.losses(), rel=1e-5)
     kept = load(lazy.checkpoints.best).part("model")
     assert same(kept, lazy.validated[1])
+    assert late_rows(lazy.model.scorer.weight) is None  # it is its owner's again
 
 
 def test_gradients_by_rows_are_clipped_by_the_norm_of_their_sums():
