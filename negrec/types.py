@@ -11,10 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor
+
+from negrec.world import ALONE, World
 
 if TYPE_CHECKING:
     from negrec.packing import Rows, Times
@@ -49,6 +52,11 @@ class Jagged:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def rows(self, start: int, stop: int) -> Jagged:
+        """The rows ``start``, ..., ``stop - 1``."""
+        offsets = self.offsets[start : stop + 1]
+        return Jagged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def to(self, device: torch.device | str) -> Jagged:
         return Jagged(self.values.to(device), self.offsets.to(device))
@@ -100,6 +108,7 @@ class Batch:
         seen: the training items of each sequence's user, ascending in each row (B rows);
             None where a batch was made without.
         key: what the batch's random streams are derived from; a replayed batch keeps its key.
+        shard: where this part of a batch lies, among several ranks; None: it is all of it.
     """
 
     user: Tensor
@@ -110,6 +119,7 @@ class Batch:
     target: Tensor
     seen: Jagged | None = None
     key: tuple[int, ...] = ()
+    shard: Shard | None = None
 
     @classmethod
     def of(cls, histories: Sequence[Sequence[int]]) -> Self:
@@ -131,6 +141,76 @@ class Batch:
     @property
     def n_sequences(self) -> int:
         return len(self.offsets) - 1
+
+    @property
+    def whole(self) -> Batch:
+        """The batch that this is a part of; itself where it is all of it."""
+        return self if self.shard is None else self.shard.whole
+
+    @property
+    def world(self) -> World:
+        """The ranks that have the batch's parts."""
+        return ALONE if self.shard is None else self.shard.world
+
+    def part(self, world: World) -> Batch:
+        """What one of several ranks has of the batch: neighbouring sequences, at least one.
+
+        The parts have about as many tokens each. Where there are fewer sequences than ranks, the
+        whole batch.
+        """
+        n, ranks = self.n_sequences, world.size
+        if ranks == 1 or n < ranks:
+            return self
+        share = torch.arange(1, ranks, dtype=torch.double) / ranks
+        cuts = torch.searchsorted(self.offsets.double(), self.offsets[-1] * share).tolist()
+        sequences = [0]
+        for rank, cut in enumerate(cuts):
+            sequences.append(min(max(cut, sequences[-1] + 1), n - (ranks - 1 - rank)))
+        sequences.append(n)
+        tokens = self.offsets[sequences]
+        queries = torch.searchsorted(self.query, tokens)
+        bounds: dict[Literal["sequence", "token", "query"], tuple[int, ...]] = {
+            "sequence": tuple(sequences),
+            "token": tuple(tokens.tolist()),
+            "query": tuple(queries.tolist()),
+        }
+        (first, last), (begin, end), (ask, asked) = (
+            of[world.rank : world.rank + 2] for of in bounds.values()
+        )
+        return replace(
+            self,
+            user=self.user[first:last],
+            items=self.items[begin:end],
+            position=self.position[begin:end],
+            offsets=self.offsets[first : last + 1] - begin,
+            query=self.query[ask:asked] - begin,
+            target=self.target[ask:asked],
+            seen=None if self.seen is None else self.seen.rows(first, last),
+            shard=Shard(self, world, bounds),
+        )
+
+    def own(self, rows: Tensor, of: Share | Literal["token"]) -> Tensor:
+        """This part's rows of what was made for the whole batch.
+
+        Args:
+            rows: (R, ...).
+            of: what each row is of; what the whole batch shares is everybody's own.
+        """
+        if self.shard is None or of == "batch":
+            return rows
+        bounds, rank = self.shard.bounds[of], self.world.rank
+        return rows[bounds[rank] : bounds[rank + 1]]
+
+    def gather(self, rows: Tensor, of: Literal["query", "sequence"]) -> Tensor:
+        """All parts' rows, in the order of the whole batch, with gradients.
+
+        Args:
+            rows: this part's, (R, ...).
+            of: what each row is of.
+        """
+        if self.shard is None:
+            return rows
+        return self.world.gather(rows, [b - a for a, b in pairwise(self.shard.bounds[of])])
 
     @cached_property
     def sequence(self) -> Tensor:
@@ -188,7 +268,13 @@ class Batch:
         position[end] = self.position[self.last] + 1
         none = self.query[:0]
         return replace(
-            self, items=items, position=position, offsets=offsets, query=none, target=none
+            self,
+            items=items,
+            position=position,
+            offsets=offsets,
+            query=none,
+            target=none,
+            shard=None,
         )
 
     def padded(self) -> tuple[Tensor, Tensor]:
@@ -211,7 +297,27 @@ class Batch:
             query=self.query.to(device),
             target=self.target.to(device),
             seen=None if self.seen is None else self.seen.to(device),
+            shard=None if self.shard is None else self.shard.to(device),
         )
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Which part of a batch one of several ranks has.
+
+    Attributes:
+        whole: the batch.
+        world: the ranks, each with a part of its own.
+        bounds: of sequences, tokens and queries: rank r has those numbered ``bounds[r]``, ...,
+            ``bounds[r + 1] - 1``, (ranks + 1).
+    """
+
+    whole: Batch
+    world: World
+    bounds: Mapping[Literal["sequence", "token", "query"], tuple[int, ...]]
+
+    def to(self, device: torch.device | str) -> Shard:
+        return replace(self, whole=self.whole.to(device))
 
 
 @dataclass(frozen=True)
@@ -272,6 +378,14 @@ class Queries:
     @cached_property
     def excluded(self) -> Exclusion:
         return Exclusion(self.target, self.sequence, self.batch)
+
+    @cached_property
+    def whole(self) -> Queries:
+        """All queries of the whole batch; of a batch in parts without their states, (N, 0)."""
+        if self.batch.shard is None:
+            return self
+        whole = self.batch.whole
+        return Queries.of(whole, self.hidden.new_empty(len(whole.items), 0))
 
 
 class Exclusion:
@@ -532,9 +646,12 @@ class Judgement:
     judged: Tensor
     scores: Scores | None = None
 
-    def mean(self) -> Tensor:
-        """The mean over the queries that were judged, 0 where none was; a scalar."""
-        return self.loss.sum() / self.judged.sum().clamp(min=1)
+    def mean(self, world: World = ALONE) -> Tensor:
+        """The mean over the queries that were judged, 0 where none was; a scalar.
+
+        Of a rank's part of the queries its share of the mean over all ranks' queries.
+        """
+        return self.loss.sum() / world.sum(self.judged.sum()).clamp(min=1)
 
 
 Timer = Callable[[str], AbstractContextManager[object]]
@@ -554,6 +671,8 @@ class Step:
         generator: seeded by (seed, stream, batch key), so that resume and replay are exact.
         batch_key: the key of the batch.
         timer: ``with step.timer("sampler"): ...`` books time under a name.
+        shared: where several ranks have parts of the batch, in the same state on all of them;
+            ``generator`` is each rank's own then.
     """
 
     epoch: int
@@ -561,6 +680,15 @@ class Step:
     generator: torch.Generator | None = None
     batch_key: tuple[int, ...] = ()
     timer: Timer = field(default=_no_timer)
+    shared: torch.Generator | None = None
+
+    @property
+    def common(self) -> torch.Generator | None:
+        """What draws for the whole batch come from: the same draw on every rank.
+
+        Whoever takes it must take as much from it as all other ranks.
+        """
+        return self.generator if self.shared is None else self.shared
 
 
 @dataclass(frozen=True)
@@ -576,16 +704,22 @@ class Feedback:
     loss: Tensor
     epoch: int = 0
 
+    @property
+    def whole_loss(self) -> Tensor:
+        """The loss of each query of the whole batch, (N,): for states that all ranks share."""
+        return self.queries.batch.gather(self.loss, "query")
+
 
 @dataclass(frozen=True)
 class Outcome:
-    """An objective's answer to a batch.
+    """An objective's answer to a batch, or to a rank's part of it.
 
     Attributes:
-        loss: a scalar with gradient.
+        loss: a scalar with gradient. Of a part: its share, so that the parts' losses add up to
+            that of the whole batch.
         feedback: what ``observe`` may learn from.
-        skipped: how many queries had no valid candidate, a scalar.
-        terms: parts of the loss by name, scalars without gradient, for the log.
+        skipped: how many queries of the whole batch had no valid candidate, a scalar.
+        terms: parts of the loss by name, scalars without gradient, for the log; like ``loss``.
     """
 
     loss: Tensor

@@ -34,6 +34,7 @@ class RankingWithAuxiliary(Ranking):
         weight: lambda, at least 0.
     """
 
+    sharded = False  # not before a subclass says so of its term
     ranking = 1.0  # rho
 
     def __init__(
@@ -52,7 +53,7 @@ class RankingWithAuxiliary(Ranking):
 
     @abstractmethod
     def auxiliary(self, model: SequenceModel, batch: Batch, queries: Queries, step: Step) -> Tensor:
-        """The auxiliary loss of a batch, a scalar with gradient.
+        """The auxiliary loss of a batch, or a part's share of it, a scalar with gradient.
 
         Args:
             model: what is trained.

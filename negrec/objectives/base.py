@@ -15,7 +15,13 @@ class Objective(nn.Module, ABC):
     Args:
         info: facts of the training split.
         sequences: the training windows, for objectives that build further views of a batch.
+
+    Attributes:
+        sharded: of a rank's part of a batch it gives that part's share of the loss, see
+            ``Outcome``; otherwise one process has to train.
     """
+
+    sharded: bool = False
 
     def __init__(self, info: DatasetInfo, sequences: Sequences) -> None:
         super().__init__()

@@ -62,6 +62,7 @@ class CL4SRec(RankingWithAuxiliary):
         reorder: beta, fraction that is shuffled, in [0, 1]; 0 switches reordering off.
     """
 
+    sharded = True
     operators: Tensor
     sizes: Tensor
 
@@ -112,7 +113,7 @@ class CL4SRec(RankingWithAuxiliary):
 
     def auxiliary(self, model: SequenceModel, batch: Batch, queries: Queries, step: Step) -> Tensor:
         one, two = model.represent(self.views(batch)).chunk(2)
-        return info_nce(one, two, self.temperature)
+        return info_nce(one, two, self.temperature, batch)
 
     def views(self, batch: Batch) -> Batch:
         """Two views of each of B sequences: sequence b's are b and B + b."""

@@ -10,7 +10,7 @@ from negrec.models.base import SequenceModel
 from negrec.types import Batch, Jagged
 
 
-def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
+def info_nce(one: Tensor, two: Tensor, temperature: float, batch: Batch | None = None) -> Tensor:
     r"""How badly each of 2 B views is told from the others, a scalar with gradient.
 
     .. math:: L = -\frac{1}{2B} \sum_{a} \log
@@ -26,13 +26,21 @@ def info_nce(one: Tensor, two: Tensor, temperature: float) -> Tensor:
         one: a view of each sequence, (B, D).
         two: the other one, (B, D).
         temperature: tau, positive.
+        batch: whose sequences these are, where it may be a rank's part of one: its views are told
+            from those of all ranks, and the loss is its share.
     """
-    views = torch.cat([one, two])  # (2 B, D)
+    own = views = torch.cat([one, two])  # (2 B, D)
+    place, n = torch.arange(len(one), device=views.device), len(one)
+    if batch is not None and batch.shard is not None:
+        views = torch.cat([batch.gather(view, "sequence") for view in (one, two)])
+        n = len(views) // 2
+        place = batch.own(torch.arange(n, device=views.device), "sequence")
+    place = torch.cat([place, place + n])  # of the own views among all
     with torch.autocast(views.device.type, enabled=False):
-        similarity = views @ views.T / temperature
-    similarity.fill_diagonal_(-torch.inf)
-    other = torch.arange(len(views), device=views.device).roll(len(one))
-    return F.cross_entropy(similarity, other)
+        similarity = own @ views.T / temperature
+    similarity.scatter_(1, place[:, None], -torch.inf)
+    other = (place + n) % len(views)
+    return F.cross_entropy(similarity, other) * (len(own) / len(views))
 
 
 def of_histories(user: Tensor, items: Jagged, position: Tensor) -> Batch:

@@ -61,6 +61,8 @@ class RankingWithIntentions(RankingWithAuxiliary):
         confident: the fraction of pairs that are learnt from, in (0, 1].
     """
 
+    sharded = True
+
     def __init__(
         self,
         info: DatasetInfo,
@@ -94,7 +96,7 @@ class RankingWithIntentions(RankingWithAuxiliary):
         assert isinstance(model, TakesApart)
         earlier, later = halves(batch)
         return seq2seq(
-            model.intentions(earlier), model.intentions(later, later=True), self.confident
+            model.intentions(earlier), model.intentions(later, later=True), self.confident, batch
         )
 
 
@@ -124,7 +126,15 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     items = items[first[part] + way * within]
     middle = offsets[len(n)]
     nothing = batch.query[:0]
-    both = replace(batch, items=items, position=within, query=nothing, target=nothing, seen=None)
+    both = replace(
+        batch,
+        items=items,
+        position=within,
+        query=nothing,
+        target=nothing,
+        seen=None,
+        shard=None,
+    )
     return (
         replace(
             both, items=items[:middle], position=within[:middle], offsets=offsets[: len(n) + 1]
@@ -138,18 +148,30 @@ def halves(batch: Batch) -> tuple[Batch, Batch]:
     )
 
 
-def seq2seq(earlier: Tensor, later: Tensor, confident: float) -> Tensor:
+def seq2seq(earlier: Tensor, later: Tensor, confident: float, batch: Batch | None = None) -> Tensor:
     """The mean loss of the most confident pairs of a sequence and an intention.
 
     Args:
         earlier: phi, (B, K, D).
         later: phi', (B, K, D).
         confident: the fraction of the B K pairs that counts.
+        batch: whose sequences these are, where it may be a rank's part of one: it looks for its
+            partners among those of all ranks, and the loss is its share.
     """
+    part = None if batch is None or batch.shard is None else batch
+    if part is not None:
+        later = part.gather(later, "sequence")
     one, other = earlier.flatten(0, 1), later.flatten(0, 1)
     with torch.autocast(one.device.type, enabled=False):
         score = one @ other.T * one.shape[1] ** -0.5  # (B K, B K)
-    pair = torch.arange(len(score), device=score.device)
-    loss = F.cross_entropy(score, pair, reduction="none")
-    kept = math.ceil(confident * len(loss))
-    return loss.topk(kept, largest=False).values.mean()
+    pair = torch.arange(len(other), device=score.device).view(later.shape[:2])
+    if part is not None:
+        pair = part.own(pair, "sequence")
+    loss = F.cross_entropy(score, pair.flatten(), reduction="none")
+    kept = math.ceil(confident * len(other))
+    if part is None:
+        return loss.topk(kept, largest=False).values.mean()
+    every = part.gather(loss.detach().view(pair.shape), "sequence").flatten()
+    counted = torch.zeros_like(every)
+    counted[every.topk(kept, largest=False).indices] = 1
+    return (loss * counted[pair.flatten()]).sum() / kept

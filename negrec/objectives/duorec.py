@@ -60,6 +60,7 @@ class DuoRec(RankingWithAuxiliary):
         supervised: another history with the same target is a view.
     """
 
+    sharded = True
     items: Tensor
     owner: Tensor
     begin: Tensor
@@ -122,7 +123,7 @@ class DuoRec(RankingWithAuxiliary):
         else:
             one = queries.hidden[batch.last]  # every token of next-item targets is a query
             two = model.represent(self.histories(other))
-        return info_nce(one, two, self.temperature)
+        return info_nce(one, two, self.temperature, batch)
 
     def draw(self, own: Tensor) -> Tensor:
         """Of each training target another one that is the same item, or itself if there is none.

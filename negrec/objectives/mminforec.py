@@ -69,6 +69,8 @@ class RankingWithMINCE(RankingWithAuxiliary):
         temperature: tau, positive.
     """
 
+    sharded = True
+
     def __init__(
         self,
         info: DatasetInfo,
@@ -113,19 +115,21 @@ class RankingWithMINCE(RankingWithAuxiliary):
         assert isinstance(model, Foretells)
         target, sequence, n = queries.target, queries.sequence, len(queries.target)
         vectors = self._instances(model.scorer.vectors(target))  # (J, N, D)
-        # Drawn from torch's global stream, as dropout is: the trainer seeds it for every step.
-        drawn = torch.randperm(n, device=target.device)[: self.negatives]
-        others = self._instances(model.scorer.vectors(target[drawn]))  # (J, C, D)
+        # Drawn from torch's global stream, as dropout is: the trainer seeds it for every step. Of
+        # the whole batch's targets; ranks with parts of it have other draws and other dropout.
+        pool = queries.whole.target
+        drawn = pool[torch.randperm(len(pool), device=target.device)[: self.negatives]]
+        others = self._instances(model.scorer.vectors(drawn))  # (J, C, D)
         states = [queries.hidden, *model.following(queries.hidden, self.steps - 1)]
         total, count = vectors.new_zeros(()), vectors.new_zeros(())
         for s, hidden in enumerate(states[:n]):
             # The s-th query after a query asks for its s-th item after the next, where the
             # sequence is that long.
             there = sequence[: n - s] == sequence[s:]
-            loss = self._mince(hidden[: n - s], vectors[:, s:], others, target[s:], target[drawn])
+            loss = self._mince(hidden[: n - s], vectors[:, s:], others, target[s:], drawn)
             total = total + (loss * there).sum()
             count = count + there.sum()
-        return total / count
+        return total / batch.world.sum(count)
 
     def _instances(self, vectors: Tensor) -> Tensor:
         """J instances of vectors (N, D), (J, N, D)."""

@@ -30,6 +30,8 @@ class Ranking(Objective):
         ValueError: the loss cannot work with what the sampler draws.
     """
 
+    sharded = True
+
     def __init__(
         self,
         info: DatasetInfo,
@@ -61,8 +63,8 @@ class Ranking(Objective):
         feedback = Feedback(
             detached, negatives, judgement.scores, judgement.loss.detach(), step.epoch
         )
-        skipped = (~judgement.judged).sum()
-        return Outcome(judgement.mean(), feedback, skipped), queries, judgement
+        skipped = batch.world.sum((~judgement.judged).sum())
+        return Outcome(judgement.mean(batch.world), feedback, skipped), queries, judgement
 
     def observe(self, model: SequenceModel, feedback: Feedback) -> None:
         self.sampler.observe(feedback)

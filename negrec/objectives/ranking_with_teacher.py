@@ -54,6 +54,7 @@ class RankingWithTeacher(Ranking):
         evaluate_teacher: validation and test look at the teacher once it has started.
     """
 
+    sharded = True
     teacher: SequenceModel
     begun: Tensor
 
@@ -103,7 +104,7 @@ class RankingWithTeacher(Ranking):
 
     def observe(self, model: SequenceModel, feedback: Feedback) -> None:
         super().observe(model, feedback)
-        self.starting.observe(feedback.loss, feedback.epoch)
+        self.starting.observe(feedback.whole_loss, feedback.epoch)
         if self.teacher_update == "after" and self.starting.started(feedback.epoch):
             self._follow(model, self.decay)
 
@@ -113,10 +114,14 @@ class RankingWithTeacher(Ranking):
     def _inconsistency(
         self, model: SequenceModel, batch: Batch, queries: Queries, negatives: Negatives
     ) -> Tensor | float:
-        """Mean cross-entropy between model and teacher over the mined items, 0 where none is."""
+        """Mean cross-entropy between model and teacher over the mined items, 0 where none is.
+
+        Of a rank's part of the batch its share of the mean over all ranks' mined items.
+        """
         if negatives.mined is None:
             return 0.0
         query, column = negatives.mined.nonzero(as_tuple=True)
+        number = sum(batch.world.counts(len(query)))
         if len(query) == 0:
             return 0.0
         item = negatives.of().expand_as(negatives.mined)[query, column]
@@ -125,7 +130,7 @@ class RankingWithTeacher(Ranking):
             hidden = self.teacher(batch).hidden[query]
             belief = torch.sigmoid(self.teacher.scorer.target(hidden, item))
         score = model.scorer.target(queries.hidden[query], item)
-        return F.binary_cross_entropy_with_logits(score, belief)
+        return F.binary_cross_entropy_with_logits(score, belief) * (len(query) / number)
 
     def _begin(self, model: SequenceModel, epoch: int) -> None:
         """Makes the teacher the model, once."""

@@ -64,6 +64,7 @@ class S3RecPretrain(Objective):
         mask_p: share of a sequence's items that are hidden, besides the last, in [0, 1].
     """
 
+    sharded = True
     values: Tensor
     offsets: Tensor
 
@@ -122,25 +123,30 @@ class S3RecPretrain(Objective):
 
     def forward(self, model: SequenceModel, batch: Batch, step: Step) -> Outcome:
         assert isinstance(model, SASRec)
-        whole = windows(batch, self.longest)
-        draws = Draws.of(whole, step.generator)
+        # Of the whole batch, whose other sequences lend segments; then of this rank's part of it.
+        whole = windows(batch.whole, self.longest)
+        draws = Draws.of(whole, step.common)
         hidden = draws.token < self.mask_p
         hidden[whole.last] = True
+        index = hidden.nonzero().squeeze(1)
+        own = replace(whole, query=index, target=whole.items[index]).part(batch.world)
         views, segments = [], None
         if self.weights["aap"] or self.weights["mip"] or self.weights["map"]:
             views.append(whole.items.masked_fill(hidden, HIDDEN))
         if self.weights["sp"]:
             segments = Segments.of(whole, draws)
             views += segments.views(whole)
-        states = encoded(model, whole, views)  # (views, T, D)
-        losses = {}
+        # (views, T, D)
+        states = encoded(model, own, [own.own(view, "token") for view in views])
+        losses, hidden = {}, own.own(hidden, "token")
         for name, chosen in (("aap", ~hidden), ("map", hidden)):
             if self.weights[name]:
-                losses[name] = self.of_attributes(name, states[0][chosen], whole.items[chosen])
+                losses[name] = self.of_attributes(name, states[0][chosen], own.items[chosen])
         if self.weights["mip"]:
-            losses["mip"] = self.of_items(model, whole, states[0], hidden, step)
+            losses["mip"] = self.of_items(model, Queries.of(own, states[0]), step)
         if segments is not None:
-            losses["sp"] = self.of_segments(states[-3:, whole.last], segments.valid)
+            valid = own.own(segments.valid, "sequence")
+            losses["sp"] = self.of_segments(states[-3:, own.last], valid)
         losses = {name: loss / whole.n_sequences for name, loss in losses.items()}
         total = torch.stack([self.weights[name] * loss for name, loss in losses.items()]).sum()
         return Outcome(total, terms={name: loss.detach() for name, loss in losses.items()})
@@ -160,20 +166,14 @@ class S3RecPretrain(Objective):
         loss: Tensor = F.softplus(queries @ self.vectors.weight.T).sum() - (queries * summed).sum()
         return loss
 
-    def of_items(
-        self, model: SASRec, whole: Batch, states: Tensor, hidden: Tensor, step: Step
-    ) -> Tensor:
+    def of_items(self, model: SASRec, queries: Queries, step: Step) -> Tensor:
         """MIP, summed over hidden tokens; 0 for one whose sequence holds the whole catalogue.
 
         Args:
             model: whose scorer compares.
-            whole: the sequences as they are.
-            states: of its tokens, (T, D).
-            hidden: which of them are hidden, (T,).
+            queries: the hidden tokens.
             step: whose generator the negatives are drawn from.
         """
-        index = hidden.nonzero().squeeze(1)
-        queries = Queries.of(replace(whole, query=index, target=whole.items[index]), states)
         negatives = self.sampler.sample(queries, model.scorer, step)
         asked = model.scorer.query(self.heads["mip"](queries.hidden))
         positive = model.scorer.target(asked, queries.target)

@@ -62,6 +62,9 @@ class Sampler(nn.Module, ABC):
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         """Draws candidates; called without gradient, changes no state (``observe`` does).
 
+        Where several ranks have parts of the batch, what is drawn for all queries at once is drawn
+        for ``queries.whole`` from ``step.common`` by every rank, which keeps its own.
+
         Args:
             queries: N of them, detached.
             scorer: the model's.
@@ -86,7 +89,10 @@ class Sampler(nn.Module, ABC):
         return ()
 
     def observe(self, feedback: Feedback) -> None:
-        """Learns from a finished step; its parts do, each from what it had answered."""
+        """Learns from a finished step; its parts do, each from what it had answered.
+
+        Ranks must learn the same: from ``queries.whole``, or from what ``batch.gather`` brings.
+        """
         for part, own in zip(self.parts, feedback.negatives.drawn, strict=True):
             part.observe(replace(feedback, negatives=own, scores=None))
 
@@ -123,10 +129,12 @@ class Proposal(Sampler):
         """Item ids, (rows, k)."""
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
-        rows, row = self._rows(queries)
-        items = self.draw(rows, step.generator)
+        whole = queries.whole
+        items = self.draw(self._rows(whole), step.common)
         if self.share == "query":
-            items = self._redraw(items, queries, step.generator)
+            items = self._redraw(items, whole, step.common)
+        items = queries.batch.own(items, self.share)
+        row = queries.sequence if self.share == "sequence" else None
         log_q = self.log_prob_for(items, queries)
         return Negatives(items, row, log_q, self.log_prob(queries.target), exclude=self.exclude)
 
@@ -144,14 +152,14 @@ class Proposal(Sampler):
         mass = density.new_zeros(len(queries.target)).index_add_(0, query, density.exp())
         return torch.log1p(-mass.clamp(max=1))  # rounding may pass 1
 
-    def _rows(self, queries: Queries) -> tuple[int, Tensor | None]:
+    def _rows(self, queries: Queries) -> int:
         match self.share:
             case "query":
-                return len(queries.target), None
+                return len(queries.target)
             case "sequence":
-                return queries.batch.n_sequences, queries.sequence
+                return queries.batch.n_sequences
             case "batch":
-                return 1, None
+                return 1
 
     def _redraw(self, items: Tensor, queries: Queries, generator: torch.Generator | None) -> Tensor:
         """Replaces excluded items by new draws until none is left, in place of the fresh draw."""

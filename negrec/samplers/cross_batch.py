@@ -48,8 +48,8 @@ class CrossBatch(InBatch):
         return self.log_prob(items) + filled.float()
 
     def candidates(self, queries: Queries) -> Tensor:
-        return torch.cat([queries.target, self.queue])
+        return torch.cat([queries.whole.target, self.queue])
 
     def observe(self, feedback: Feedback) -> None:
-        newest = torch.cat([self.queue, feedback.queries.target])
+        newest = torch.cat([self.queue, feedback.queries.whole.target])
         self.queue.copy_(newest[-len(self.queue) :])

@@ -49,6 +49,9 @@ class GenNi(Sampler):
 
     Limits: alpha = 0 is uniform over V'; a large alpha is the highest-scored item of V'.
 
+    Several ranks have V' of the batch in common, and draw from generators of their own: the same
+    distribution, other draws than one process would have.
+
     Where we differ: algorithm 1 pre-selects V' per user; by default one V' serves the batch,
     which makes the matrix product beta times as large (``preselect="sequence"`` is the paper's
     and costs as much as beta = 1). The paper gives neither step nor bounds of the curriculum:
@@ -154,7 +157,7 @@ class GenNi(Sampler):
         size = self.candidates(step.epoch)
         if size < self.n_items and self.preselect == "batch":
             device = queries.hidden.device
-            chosen = subset(self.n_items, size, step.generator, device) + 1
+            chosen = subset(self.n_items, size, step.common, device) + 1
             matrix = scorer.vectors(chosen).detach()
         else:
             matrix, chosen = scorer.matrix.detach(), None
@@ -168,7 +171,7 @@ class GenNi(Sampler):
             self.clusters.keep(feedback.negatives.grouping)
         if not self.curriculum:
             return
-        loss = feedback.loss.mean()
+        loss = feedback.whole_loss.mean()
         # The first batch has nothing to compare with: NaN is neither higher nor lower.
         direction = (loss < self.previous_loss).float() - (loss > self.previous_loss).float()
         self.alpha.add_(self.alpha_step * direction).clamp_(*self.alpha_bounds)

@@ -185,7 +185,7 @@ class HardMemory(Sampler):
         return (self.base,)
 
     def observe(self, feedback: Feedback) -> None:
-        self.starting.observe(feedback.loss, feedback.epoch)
+        self.starting.observe(feedback.whole_loss, feedback.epoch)
         super().observe(feedback)
         if feedback.negatives.mined is not None:
             self._record(feedback)
@@ -225,7 +225,10 @@ class HardMemory(Sampler):
         trace = self.miner.visited(past, probability)
         mined = negatives.mined.gather(1, column)
         trace = trace.masked_fill(mined[:, :, None], _CERTAIN)
-        self._write(self._key(queries), items, trace)
+        batch = queries.batch
+        self._write(
+            self._key(queries.whole), batch.gather(items, "query"), batch.gather(trace, "query")
+        )
 
     def _write(self, key: Tensor, items: Tensor, trace: Tensor) -> None:
         """Overwrites the memory of N keys; of equal keys the last one's stands."""

@@ -59,20 +59,21 @@ class InBatch(Sampler):
 
     def candidates(self, queries: Queries) -> Tensor:
         """What is drawn from, (P,); 0 where there is nothing yet."""
-        return queries.target
+        return queries.whole.target
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         pool = self.candidates(queries)
         size, device = len(pool), pool.device
         # The pool in random order; any stretch of it is a random subset.
-        order = torch.randperm(size, generator=step.generator, device=device)
+        order = torch.randperm(size, generator=step.common, device=device)
         k = size if self.k is None else min(self.k, size)
         row = None
         if self.share == "batch":
             chosen = order[None, :k]
         else:
-            n = queries.batch.n_sequences
-            start = torch.randint(size, (n, 1), generator=step.generator, device=device)
+            n = queries.whole.batch.n_sequences
+            start = torch.randint(size, (n, 1), generator=step.common, device=device)
+            start = queries.batch.own(start, "sequence")
             chosen = order[(start + torch.arange(k, device=device)) % size]
             row = queries.sequence
         items = pool[chosen]

@@ -143,7 +143,10 @@ class SRNS(Sampler):
         positive = scorer.target(queries.hidden, queries.target)
         probability = torch.sigmoid(scores - positive[:, None])
         picked, present = self._pick(probability, past, valid, step.epoch)
-        kept, memory = self._draw(scores, items, step.generator)
+        # Adding Gumbel noise and taking the highest draws without replacement.
+        noise = scores.new_empty(len(queries.whole.target), scores.shape[1])
+        noise = queries.batch.own(noise.exponential_(generator=step.common), "query")
+        kept, memory = self._draw(scores, items, noise)
         visited = torch.cat([past[:, :, 1:], probability[:, :, None]], 2)
         return Refreshed(
             items.gather(1, picked),
@@ -158,11 +161,14 @@ class SRNS(Sampler):
         assert isinstance(negatives, Refreshed)
         assert negatives.memory is not None
         assert negatives.history is not None
-        key = self._key(feedback.queries)
+        batch = feedback.queries.batch
+        key = self._key(feedback.queries.whole)
+        memory = batch.gather(negatives.memory.int(), "query")
+        history = batch.gather(negatives.history.half(), "query")
         # Of equal keys the last one's memory stands.
         last = last_of_equal(key)
-        self.items[key] = negatives.memory[last].int()
-        self.history[key] = negatives.history[last].half()
+        self.items[key] = memory[last]
+        self.history[key] = history[last]
 
     def _key(self, queries: Queries) -> Tensor:
         """The number of each query's token, (N,)."""
@@ -180,13 +186,9 @@ class SRNS(Sampler):
         picked = worth.masked_fill(~eligible, -torch.inf).topk(self.k, dim=1).indices
         return picked, eligible.gather(1, picked)
 
-    def _draw(
-        self, scores: Tensor, items: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    def _draw(self, scores: Tensor, items: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Columns and items of the refreshed memory, (N, M); an item 0 is an empty slot."""
-        # Adding Gumbel noise and taking the highest draws without replacement.
-        exponential = torch.empty_like(scores).exponential_(generator=generator)
-        noisy, column = (scores / self.tau - exponential.log()).topk(self.memory, dim=1)
+        noisy, column = (scores / self.tau - noise.log()).topk(self.memory, dim=1)
         return column, items.gather(1, column).masked_fill(noisy == -torch.inf, 0)
 
 
