@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 
 import negrec
+from negrec.commandline import ranks
 from negrec.errors import InputError
 from negrec.training.interruption import exit_code, terminable
 
@@ -90,10 +91,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         if os.environ.get("HYDRA_FULL_ERROR") == "1":
             raise
-        print(f"negrec: {error}", file=sys.stderr)
+        if not ranks.silent():
+            print(f"negrec: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as error:
-        print("negrec: interrupted", file=sys.stderr)
+        if not ranks.silent():
+            print("negrec: interrupted", file=sys.stderr)
         return exit_code(error)
     except BrokenPipeError:  # `negrec --help | head`: nobody reads any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -113,6 +116,8 @@ def run(arguments: Sequence[str]) -> int:
         case ["-sc" | "--shell-completion", *_]:
             return complete(arguments)
         case [word, *rest] if word in VERBS:
+            if ranks.several() and word != "train":
+                raise InputError(f"torchrun is for `negrec train`: type negrec {word} without it")
             return VERBS[word](rest)
         case [word, *_]:
             raise InputError(unknown(word))

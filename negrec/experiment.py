@@ -42,6 +42,7 @@ from negrec.training.cost import Peak, lifetime_peak_mb
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.trainer import Fit, Trainer
 from negrec.training.warm_start import warm_start
+from negrec.world import ALONE, World
 from negrec.writing import replacing
 
 log = logging.getLogger(__name__)
@@ -107,6 +108,7 @@ def run(
     sweep: str | None = None,
     choices: Mapping[str, str] | None = None,
     test: bool = True,
+    world: World | None = None,
 ) -> RunResult:
     """Trains, measures and logs one configuration; goes on where an earlier process stopped.
 
@@ -117,13 +119,56 @@ def run(
         sweep: name of the sweep that the run belongs to.
         choices: the option chosen of each group; runs are named by them.
         test: whether the test targets are looked at; a later call may do so, in the same folder.
+        world: the ranks that train together, of which this is rank 0 and the others ``assist``.
 
     Raises:
         InputError: the configuration or the data cannot be used.
         InterruptedRunError: a signal came; the state is saved.
     """
     with alone_in(folder):
-        return _run(cfg, folder, overrides, sweep, choices or {}, test)
+        return _run(cfg, folder, overrides, sweep, choices or {}, test, world or ALONE)
+
+
+def assist(cfg: DictConfig, world: World, test: bool = True) -> None:
+    """The part that a rank other than the first has in a ``run``: the work, and no files.
+
+    Args:
+        cfg: the composed configuration, the same as rank 0's.
+        world: the ranks that train together.
+        test: whether the test targets are looked at.
+
+    Raises:
+        InputError: the configuration or the data cannot be used, or they are not rank 0's.
+        InterruptedRunError: a signal came; rank 0 has saved the state.
+    """
+    parts = build(cfg, world)
+    _compare(cfg, parts, world)
+    if world.of_first(False):
+        assist(pretraining(cfg), world, test=False)
+    # Weights to start from are rank 0's, and go to all with the first step.
+    parts.trainer.fit(
+        parts.model,
+        parts.objective,
+        Checkpoints(Path(os.devnull)),
+        validate=lambda model: parts.validate(model).metrics,
+        log_metrics=lambda metrics, epoch: None,
+        observer=observer_of(cfg, parts, Path(os.devnull)),
+    )
+    if test and cfg.trainer.metric is not None:
+        _measure(parts)
+
+
+def _compare(cfg: DictConfig, parts: Parts, world: World) -> None:
+    """Refuses a rank that would train something else than rank 0 does."""
+    config = {k: str(v) for k, v in identity.part_of_the_result(cfg).items()}
+    own = {**config, "data": parts.interactions.hash, "split": parts.split.hash}
+    first = world.of_first(own)
+    different = sorted(k for k in {*own, *first} if own.get(k) != first.get(k))
+    if different:
+        raise InputError(
+            f"rank {world.rank} has another {', '.join(different)} than rank 0: all machines need "
+            "the same data, configuration and version of negrec"
+        )
 
 
 @contextmanager
@@ -160,10 +205,12 @@ def _run(
     sweep: str | None,
     choices: Mapping[str, str],
     test: bool,
+    world: World,
 ) -> RunResult:
     peak = Peak()
     # Everything is refused or accepted before anything is written.
-    parts = build(cfg)
+    parts = build(cfg, world)
+    _compare(cfg, parts, world)
     begun = Checkpoints(folder / "checkpoint").begun
     if cfg.pretraining is not None and not begun:
         build(pretraining(cfg))
@@ -182,8 +229,10 @@ def _run(
         for name in ("config.yaml", "leak_report.json"):
             tracker.artifact(folder / name)
         if cfg.pretraining is not None and not begun:
-            before = _pretrained(cfg, folder, overrides, sweep, choices)
+            before = _pretrained(cfg, folder, overrides, sweep, choices, world)
             _start_from(str(before), cfg, parts)
+        else:
+            world.of_first(False)  # nothing is pre-trained
         fit = parts.trainer.fit(
             parts.model,
             parts.objective,
@@ -261,15 +310,17 @@ def _pretrained(
     overrides: Sequence[str],
     sweep: str | None,
     choices: Mapping[str, str],
+    world: World,
 ) -> Path:
     """The folder of the finished pre-training, which is begun or gone on with where it is not."""
     place = folder / "pretraining"
     place.mkdir(exist_ok=True)
     record = place / "run.json"
-    if not record.exists() or json.loads(record.read_bytes())["status"] != "FINISHED":
+    done = record.exists() and json.loads(record.read_bytes())["status"] == "FINISHED"
+    if world.of_first(not done):
         log.info("pre-training in %s", place)
         named = {**choices, "objective": "pretraining"}
-        run(pretraining(cfg), place, overrides, sweep, named, test=False)
+        run(pretraining(cfg), place, overrides, sweep, named, test=False, world=world)
     return place
 
 
@@ -305,8 +356,13 @@ def prepare(cfg: DictConfig, interactions: Interactions) -> tuple[Split, Sequenc
     return split, Sequences(split.train, cfg.max_length, instantiate(cfg.targets), cfg.window)
 
 
-def build(cfg: DictConfig) -> Parts:
-    """Builds every part; the order of construction is that of the data's way."""
+def build(cfg: DictConfig, world: World = ALONE) -> Parts:
+    """Builds every part; the order of construction is that of the data's way.
+
+    Args:
+        cfg: the composed configuration.
+        world: the ranks that train and measure together.
+    """
     schema.check(cfg)
     for name in ("seed", "max_length"):
         if not isinstance(cfg[name], int):
@@ -336,7 +392,7 @@ def build(cfg: DictConfig) -> Parts:
             "nothing out for validation: choose another split, or trainer.metric=null with the "
             "number of epochs that a run with another split found best (negrec refit)"
         )
-    validate = evaluator(split.valid, split.info)
+    validate = evaluator(split.valid, split.info, world=world)
     if cfg.trainer.metric is not None and cfg.trainer.metric not in validate.names:
         raise InputError(
             f"trainer.metric={cfg.trainer.metric} is not a validation metric: choose one of "
@@ -348,9 +404,9 @@ def build(cfg: DictConfig) -> Parts:
         sequences,
         model,
         objective,
-        instantiate(cfg.trainer)(sequences, cfg.seed),
+        instantiate(cfg.trainer)(sequences, cfg.seed, world),
         validate,
-        evaluator(split.test, split.info, lists=True),
+        evaluator(split.test, split.info, lists=True, world=world),
     )
 
 
@@ -419,11 +475,12 @@ def describe(parts: Parts) -> None:
         log.info("%s", line)
     n_parameters = sum(p.numel() for p in parts.model.parameters())
     log.info(
-        "model: %s, %s parameters; device %s, CPU threads %d",
+        "model: %s, %s parameters; device %s, CPU threads %d%s",
         type(parts.model).__name__,
         f"{n_parameters:,}",
         parts.trainer.device,
         parts.trainer.threads,
+        _ranks(parts.trainer),
     )
 
 
@@ -508,12 +565,18 @@ def _can_be_longer(config: Mapping[str, Any]) -> bool:
     return bool(regular and config["trainer.schedule"] == "constant")
 
 
+def _ranks(trainer: Trainer) -> str:
+    ranks = trainer.world.size
+    return "" if ranks == 1 else f" in each of {ranks} processes"
+
+
 def _hardware(trainer: Trainer) -> str:
     name = platform.processor() or platform.machine()
     if trainer.device.type == "cuda":
         name = torch.cuda.get_device_name(trainer.device)
     return (
-        f"{trainer.device} ({name}), {trainer.threads} of {os.cpu_count()} CPU threads, "
+        f"{trainer.device} ({name}), {trainer.threads} of {os.cpu_count()} CPU threads"
+        f"{_ranks(trainer)}, "
         f"{platform.system()}, Python {platform.python_version()}, torch {torch.__version__}"
     )
 

@@ -646,12 +646,14 @@ class Judgement:
     judged: Tensor
     scores: Scores | None = None
 
-    def mean(self, world: World = ALONE) -> Tensor:
+    def mean(self, judged: Tensor | None = None) -> Tensor:
         """The mean over the queries that were judged, 0 where none was; a scalar.
 
-        Of a rank's part of the queries its share of the mean over all ranks' queries.
+        Args:
+            judged: how many were, of a batch of which these are a part: then its share of the mean.
         """
-        return self.loss.sum() / world.sum(self.judged.sum()).clamp(min=1)
+        judged = self.judged.sum() if judged is None else judged
+        return self.loss.sum() / judged.clamp(min=1)
 
 
 Timer = Callable[[str], AbstractContextManager[object]]
@@ -726,6 +728,11 @@ class Outcome:
     feedback: Feedback | None = None
     skipped: Tensor | None = None
     terms: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def divided(self, ranks: int) -> Outcome:
+        """The share of each of some ranks that have all worked on the whole batch."""
+        terms = {name: value / ranks for name, value in self.terms.items()}
+        return replace(self, loss=self.loss / ranks, terms=terms)
 
 
 @dataclass(frozen=True)

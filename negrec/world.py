@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -90,11 +89,10 @@ class World:
         own = torch.tensor([number])
         return self.gather(own, [1] * self.size).tolist()
 
-    def spread(self, tensors: Sequence[Tensor]) -> None:
-        """Overwrites tensors by those of rank 0."""
+    def spread(self, values: Tensor) -> None:
+        """Overwrites a tensor by rank 0's."""
         if self.size > 1:
-            for tensor in tensors:
-                _together(partial(dist.broadcast, tensor, 0))
+            _together(lambda: dist.broadcast(values, 0))
 
     def of_first(self, value: T) -> T:
         """The value that rank 0 has: plain Python, and small."""
@@ -104,13 +102,10 @@ class World:
         _together(lambda: dist.broadcast_object_list(box, 0))
         return box[0]
 
-    def every(self, value: T) -> list[T]:
-        """The values of all ranks: plain Python, and small."""
-        if self.size == 1:
-            return [value]
-        found: list[Any] = [None] * self.size
-        _together(lambda: dist.all_gather_object(found, value))
-        return found
+    def meet(self) -> None:
+        """Waits for all ranks; for who is gone, no longer."""
+        with suppress(PeerError):
+            self.max(torch.zeros(1))
 
     def speaks(self, waits: bool = False) -> bool:
         """Whether this rank, which has failed, is the one that says why: one of all does.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import shutil
 import sys
@@ -18,13 +19,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from negrec.commandline import configuration, explain, shorthand
+from negrec.commandline import configuration, explain, ranks, shorthand
 from negrec.commandline.typed import Typed
 from negrec.tracking.redaction import without_secrets
 from negrec.training.interruption import InterruptedRunError, exit_code
 
 if TYPE_CHECKING:
     from negrec.experiment import RunResult
+    from negrec.world import World
 
 log = logging.getLogger(__name__)
 
@@ -50,25 +52,47 @@ class StopError(BaseException):
 def main(arguments: Sequence[str]) -> int:
     """Runs ``negrec train ARGUMENTS``; the exit code is 0, 1 for a failure, 2 for bad input."""
     typed = Typed.of(arguments)
+    with ranks.joined(typed) as world:
+        return _run(typed, world)
+
+
+def _run(typed: Typed, world: World | None) -> int:
     everything = os.environ.get("HYDRA_FULL_ERROR") == "1"
     try:
-        typed = shorthand.expand(typed)
+        typed = ranks.same(shorthand.expand, typed, world)
         if typed.multirun and not typed.shows:
             from negrec.commandline import sweep
 
             return sweep.run(typed)
-        launch(typed)
+        launch(typed, world)
     except SystemExit as stop:  # Hydra after --help, argparse after a wrong flag
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except (Exception, StopError) as error:
         if everything:
             traceback.print_exc()
-        return told(error, typed)
+        return told(error, typed, world)
+    except KeyboardInterrupt as error:
+        # torchrun ends the others so when one of them has failed.
+        if world is None or world.speaks(waits=True):
+            raise
+        return exit_code(error)
     return 0
 
 
-def told(error: Exception | StopError, typed: Typed) -> int:
-    """Says what stopped the command, unless the job has said it, and returns the exit code."""
+def told(error: Exception | StopError, typed: Typed, world: World | None = None) -> int:
+    """Says what stopped the command, unless it was said already, and returns the exit code.
+
+    Args:
+        error: what stopped it.
+        typed: the command.
+        world: the ranks, of which one says it for all.
+    """
+    if world is not None and not isinstance(error, StopError):
+        if not world.speaks(waits=ranks.gone(error)):
+            return 2
+        if ranks.gone(error):
+            print(f"negrec: {ranks.LOST}", file=sys.stderr)
+            return 2
     match error:
         case StopError():
             return error.code
@@ -82,19 +106,26 @@ def told(error: Exception | StopError, typed: Typed) -> int:
     return 1
 
 
-def launch(typed: Typed) -> None:
-    """Lets Hydra compose the configuration and run the task, once or for every job of a sweep."""
+def launch(typed: Typed, world: World | None = None) -> None:
+    """Lets Hydra compose the configuration and run the task, once or for every job of a sweep.
+
+    Args:
+        typed: the command.
+        world: the ranks that train one run together; None for a process by itself.
+    """
+    # By itself the task goes as it is to launchers' workers.
+    job = task if world is None else lambda cfg: task(cfg, world)
     configuration.register()
     application = hydra.main(
         config_path=str(configuration.conf_dir()),
         config_name=configuration.CONFIG_NAME,
         version_base=configuration.VERSION_BASE,
-    )(task)
+    )(job)
     with _seen_by_hydra(typed.arguments):
         application()
 
 
-def task(cfg: DictConfig) -> float | None:
+def task(cfg: DictConfig, world: World | None = None) -> float | None:
     """One job, from its configuration to its validation metric, which sweepers maximise."""
     settings = HydraConfig.get()
     strike_secrets(settings)
@@ -103,33 +134,47 @@ def task(cfg: DictConfig) -> float | None:
 
         return sweep.job(cfg, settings)
     try:
-        return single(cfg, settings)
+        return single(cfg, settings, world)
     except InterruptedRunError as error:
-        log.error("negrec: %s and saved; `negrec train run=...` with the id above goes on", error)
+        if world is None or world.first:
+            log.error(
+                "negrec: %s and saved; `negrec train run=...` with the id above goes on", error
+            )
+        if world is not None:  # torchrun kills all others when the first one ends
+            world.meet()
         raise StopError(exit_code(error)) from error
     except KeyboardInterrupt:
         withdraw(settings)
         raise
     except Exception as error:
-        line = explain.inside_a_job(error)
-        if line is not None:
-            log.error("negrec: %s", line)
+        if world is not None and not world.speaks(waits=ranks.gone(error)):
             withdraw(settings)
             raise StopError(2) from error
-        log.exception("negrec: this run failed")
+        line = ranks.LOST if ranks.gone(error) else explain.inside_a_job(error)
+        who = "" if world is None or world.first else f"rank {world.rank}: "
+        if line is not None:
+            log.error("negrec: %s%s", who, line)
+            withdraw(settings)
+            raise StopError(2) from error
+        log.exception("negrec: %sthis run failed", who)
         words = " ".join(settings.overrides.task)
         what = f"{type(error).__name__}: {error}"
+        if world is not None:
+            raise StopError(1) from error
         raise JobError(f"the job `negrec train {words}` failed: {what}") from error
 
 
-def single(cfg: DictConfig, settings: HydraConf) -> float:
+def single(cfg: DictConfig, settings: HydraConf, world: World | None = None) -> float:
     """A run on its own, and what a person wants to see of it."""
     refuse_unknown(cfg)
     from negrec import experiment  # imports torch
 
+    if world is not None and not world.first:
+        experiment.assist(cfg, world)
+        return math.nan
     folder = Path(settings.runtime.output_dir)
     overrides = list(settings.overrides.task)
-    result = experiment.run(cfg, folder, overrides, None, choices(settings))
+    result = experiment.run(cfg, folder, overrides, None, choices(settings), world=world)
     show(result, cfg)
     return result.fit.best_value
 
@@ -201,6 +246,8 @@ def withdraw(settings: HydraConf) -> None:
 
     Only what Hydra wrote: the folder may be one of the user's.
     """
+    if ranks.silent():
+        return  # nothing was written
     folder = Path(settings.runtime.output_dir)
     if (folder / "run.json").exists():
         return  # the run had begun, now or in an earlier process

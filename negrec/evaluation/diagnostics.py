@@ -26,6 +26,7 @@ from negrec.evaluation.showcase import Showcase
 from negrec.evaluation.taken import Taken
 from negrec.models.base import SequenceModel
 from negrec.types import Exclude, Feedback, Jagged, Negatives, Queries, Step, slices
+from negrec.world import World
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +82,8 @@ class Diagnostics(Observer):
     * ``vanishing``: the share of queries with \|d loss / d s+\| < 1e-3.
     * ``gradient_cosine, _bias, _variance, _scale``: see ``GradientError``; only with ``gradient``.
     * ``seconds``: what all of this took.
+
+    Several ranks look at their own queries each; ``seconds`` are rank 0's.
 
     A value that cannot be computed is left out. Held-out items are read here and nowhere else in
     training, and nothing here changes the training: no random number is drawn from its streams.
@@ -163,6 +166,15 @@ class Diagnostics(Observer):
                 self._compare_gradients(model, step, feedback.queries)
         self.seconds += time.perf_counter() - started
 
+    def collect(self, world: World) -> None:
+        if world.size == 1:
+            return
+        world.sum(self.ratios)
+        for flags in (self.drawn, self.shared):
+            flags.copy_(world.max(flags.to(torch.uint8)))
+        if not world.first:
+            self._begin()
+
     def epoch(self, model: SequenceModel, epoch: int) -> dict[str, float]:
         if self.showcase is not None:
             self.showcase.show(model, epoch)
@@ -182,9 +194,12 @@ class Diagnostics(Observer):
                 found["false_negative_lift_high"] = high / expected
         found["distinct"] = self.drawn.float().mean().item()
         found["seconds"] = self.seconds.item()
+        self._begin()
+        return {f"diag/{name}": value for name, value in found.items()}
+
+    def _begin(self) -> None:
         for buffer in (self.ratios, self.drawn, self.seconds, self.shared):
             buffer.zero_()
-        return {f"diag/{name}": value for name, value in found.items()}
 
     def _add(self, name: str, above: Tensor | float, below: Tensor | float) -> None:
         row = self.ratios[_RATIOS.index(name)]
@@ -278,7 +293,7 @@ class Diagnostics(Observer):
                 seed, "gradient", step.epoch, draw, device=queries.hidden.device
             )
             # For the whole batch: some samplers draw from its targets.
-            drawn = sampler.sample(queries, model.scorer, replace(step, generator=own))
+            drawn = sampler.sample(queries, model.scorer, replace(step, generator=own, shared=None))
             draws.append(drawn.select(index))
         chosen = queries.select(index)
         sampled = sampled_gradient(chosen, draws, loss, model.scorer)

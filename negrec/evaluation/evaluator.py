@@ -23,6 +23,7 @@ from negrec.evaluation.ranks import Ranks, Seen, rank, rank_among, sample_unseen
 from negrec.kernels.tiles import Scratch, chunks
 from negrec.scoring import FixedScorer, ItemScorer
 from negrec.types import Batch, DatasetInfo, HeldOut
+from negrec.world import ALONE, World
 
 log = logging.getLogger(__name__)
 
@@ -106,6 +107,8 @@ class Evaluator:
             catalogue. Only for reproducing published numbers (UFNRec): it reorders models
             (Krichene & Rendle, 2020, KDD).
         lists: also measures the top-k lists (coverage, ...) and calibration.
+        world: the ranks that rank together, each a share of the histories; the results are the
+            same on all of them.
 
     Attributes:
         cohort: the cohort of each target, see ``Evaluation``.
@@ -120,6 +123,7 @@ class Evaluator:
         batch_size: int = 512,
         sampled: int | None = None,
         lists: bool = False,
+        world: World = ALONE,
     ) -> None:
         if seen not in get_args(Seen):
             raise ValueError(
@@ -137,6 +141,7 @@ class Evaluator:
         self.seen: Seen = seen
         self.batch_size = batch_size
         self.sampled = sampled
+        self.world = world
         self.lists = lists and sampled is None  # lists of the whole catalogue, or none
         cohorts = np.append(popularity_cohorts(info.counts), COLD)
         self.cohort: Ints = cohorts[held_out.target.numpy() - 1]  # target 0 reads the last: cold
@@ -178,31 +183,36 @@ class Evaluator:
             InputError: a score is not finite.
         """
         scratch = Scratch()
+        batches = self._batches()
+        rows = [self._rows(batch) for batch in batches]
         trained = isinstance(model, nn.Module) and any(True for _ in model.parameters())
         ranks, shown = [], []
         with evaluating(model):
             scorer = model.scorer.fixed()
-            for batch in chunks(len(self._histories), self.batch_size):
+            for batch in batches:
                 part = self._histories.select(batch)
                 hidden = represent(model, part, self.info.max_length)
                 ranks.append(self._rank(hidden, scorer, batch, scratch))
                 if self.lists:
                     shown.append(self._show(hidden, scorer, part, trained, scratch))
         back = self._order.argsort()
-        greater: Ints = _join([r.greater for r in ranks])[back].numpy()
-        ties: Ints = _join([r.ties for r in ranks])[back].numpy()
+        greater: Ints = self._whole([r.greater for r in ranks], rows, len(back))[back].numpy()
+        ties: Ints = self._whole([r.ties for r in ranks], rows, len(back))[back].numpy()
         evaluation = Evaluation(
             self._user, self._target, greater, ties, self.cohort, {}, None, self.sampled
         )
         found = accuracy(evaluation, self.cutoffs)
         table = None
         if shown:
-            found |= self._of_lists(torch.cat([s.items for s in shown]).numpy())
+            n = len(self._histories)
+            items = self._whole([s.items for s in shown], batches, n)
+            found |= self._of_lists(items.numpy())
         if shown and trained:
             # Without parameters there was no training that scores could be overconfident from.
-            scores = torch.cat([s.scores for s in shown])[:, :DEEPEST]
+            scores = self._whole([s.scores[:, :DEEPEST] for s in shown], batches, n)
             table = calibration(scores, evaluation.ranks, ties)
-            found["probability_sum"] = float(torch.cat([s.sums for s in shown]).mean())
+            sums = self._whole([s.sums for s in shown], batches, n)
+            found["probability_sum"] = float(sums.mean())
         evaluation = replace(evaluation, metrics=found, calibration=table)
         if self.lists:
             _tell(evaluation, type(model).__name__, self.cutoffs)
@@ -221,9 +231,36 @@ class Evaluator:
         found: Ints = torch.cat(lists)[self._history][self._order.argsort()].numpy()
         return found
 
+    @property
+    def _shared(self) -> bool:
+        """Whether each rank has a share; of too few histories all of them do all."""
+        return 1 < self.world.size <= len(self._histories)
+
+    def _batches(self) -> list[slice]:
+        """This rank's batches of histories."""
+        n = len(self._histories)
+        if not self._shared:
+            return list(chunks(n, self.batch_size))
+        # Neighbours have like lengths: taken in turns they are about as much work.
+        every = list(chunks(n, min(self.batch_size, n // self.world.size)))
+        return every[self.world.rank :: self.world.size]
+
+    def _rows(self, batch: slice) -> slice:
+        """The targets of a batch of histories."""
+        return slice(self._bounds[batch.start], self._bounds[batch.stop])
+
+    def _whole(self, parts: Sequence[Tensor], places: Sequence[slice], n: int) -> Tensor:
+        """The n rows of all ranks, of which this one has some parts."""
+        if not self._shared:
+            return torch.cat(list(parts)) if parts else torch.zeros(0, dtype=torch.int64)
+        whole = parts[0].new_zeros(n, *parts[0].shape[1:])
+        for part, place in zip(parts, places, strict=True):
+            whole[place] = part
+        return self.world.sum(whole)  # nobody else has anything in their places
+
     def _rank(self, hidden: Tensor, scorer: FixedScorer, batch: slice, scratch: Scratch) -> Ranks:
         """Ranks of the targets of a batch of histories."""
-        rows = slice(self._bounds[batch.start], self._bounds[batch.stop])
+        rows = self._rows(batch)
         states = hidden[(self._history[rows] - batch.start).to(hidden.device)]
         part = self._targets.select(rows)
         if self._candidates is not None:
@@ -366,10 +403,6 @@ def _distinct(targets: HeldOut, max_length: int) -> tuple[HeldOut, Tensor]:
     histories = targets.select(first)
     order = (histories.end - histories.start).clamp(max=max_length).argsort(stable=True)
     return histories.select(order), order.argsort()[history]
-
-
-def _join(parts: Sequence[Tensor]) -> Tensor:
-    return torch.cat([torch.zeros(0, dtype=torch.int64), *parts])
 
 
 def _tell(evaluation: Evaluation, model: str, cutoffs: Sequence[int]) -> None:

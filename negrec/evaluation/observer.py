@@ -15,6 +15,7 @@ from negrec.losses.base import Loss
 from negrec.models.base import SequenceModel
 from negrec.samplers.base import Sampler
 from negrec.types import Feedback, Step
+from negrec.world import World
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,9 @@ class Observer(nn.Module):
 
     def seen(self, model: SequenceModel, step: Step, feedback: Feedback) -> None:
         """Looks at a step, after the gradient and before the weights move."""
+
+    def collect(self, world: World) -> None:
+        """Brings what the ranks have summed up to rank 0; the others begin anew."""
 
     def epoch(self, model: SequenceModel, epoch: int) -> dict[str, float]:
         """Metrics of the epoch that is over, from 0; the sums begin anew."""

@@ -63,8 +63,9 @@ class Ranking(Objective):
         feedback = Feedback(
             detached, negatives, judgement.scores, judgement.loss.detach(), step.epoch
         )
-        skipped = batch.world.sum((~judgement.judged).sum())
-        return Outcome(judgement.mean(batch.world), feedback, skipped), queries, judgement
+        judged = batch.world.sum(judgement.judged.sum())
+        skipped = len(batch.whole.target) - judged
+        return Outcome(judgement.mean(judged), feedback, skipped), queries, judgement
 
     def observe(self, model: SequenceModel, feedback: Feedback) -> None:
         self.sampler.observe(feedback)

@@ -90,12 +90,17 @@ class Interruption:
     A second signal of the same kind has its usual effect. In a thread other than the main one,
     where Python delivers no signals, it does nothing.
 
+    Args:
+        repeated: further signals say the same as the first: torchrun passes on a Ctrl-C that the
+            terminal has sent to its processes already, and kills them itself if they do not end.
+
     Attributes:
         signal: the number of the signal that came; None so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, repeated: bool = False) -> None:
         self.signal: int | None = None
+        self._repeated = repeated
         self._before: dict[int, object] = {}
 
     def __enter__(self) -> Self:
@@ -115,6 +120,11 @@ class Interruption:
             self._restore(number)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self._repeated:
+            if self.signal is None:
+                log.warning("stopping after this step")
+            self.signal = self.signal or number
+            return
         self.signal = number
         log.warning("stopping after this step; once more to stop at once")
         self._restore(number)

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -25,12 +25,14 @@ from negrec.kernels import native
 from negrec.models.base import SequenceModel
 from negrec.objectives.base import Objective
 from negrec.training.checkpoint import Checkpoint, Checkpoints, save
+from negrec.training.distributed import check_same, share_checkpoint, share_state, sum_gradients
 from negrec.training.early_stopping import EarlyStopping
 from negrec.training.interruption import InterruptedRunError, Interruption
 from negrec.training.lazy_adam import LazyAdam
 from negrec.training.progress import TrainingProgress
 from negrec.training.schedule import SCHEDULES, factor
-from negrec.types import Outcome, Step
+from negrec.types import Batch, Outcome, Step
+from negrec.world import ALONE, World
 
 log = logging.getLogger(__name__)
 
@@ -100,11 +102,17 @@ class Fit:
 class Trainer:
     """Minimises an objective, keeps the epoch that validates best, and can be stopped anywhere.
 
+    Several ranks take the same steps: each makes the same batch and works on its own part of it,
+    gradients are summed, and what a step learns for later is the same on all. What they draw is
+    what one process draws, but for dropout (and other views of a batch) and for samplers that
+    draw from the model's belief: there each rank has a random stream of its own.
+
     Args:
         sequences: the training windows.
         seed: the run's seed.
+        world: the ranks that train together.
         max_epochs: at the most, at least 0.
-        batch_size: sequences of a batch.
+        batch_size: sequences of a batch, over all ranks.
         osf: epochs whose batches are kept and replayed from then on, see ``Loader``; None: none.
         evaluate_every: epochs from one validation to the next; the last epoch is validated too.
         patience: validations without a better ``metric`` that end the training; None: never.
@@ -115,10 +123,11 @@ class Trainer:
         schedule_epochs: when a schedule that ends comes to its end; None: at ``max_epochs``.
         warmup_steps: over which the learning rate rises from 0.
         clip_norm: largest norm of the gradient; None: not clipped.
-        device: "auto" takes CUDA where there is any, else the CPU.
+        device: "auto" takes CUDA where there is any, else the CPU; of several ranks of a machine
+            each takes a GPU of its own.
         precision: 32, or "bf16" for mixed precision.
         threads: of the CPU; "auto" takes all cores, or ``OMP_NUM_THREADS``, by which launchers
-            share the cores between jobs.
+            share the cores between jobs; the ranks of a machine share its cores.
         checkpoint_minutes: after so long an epoch is saved on its way.
         progress: a progress bar; "auto": where there is a terminal.
         kernels: "auto" takes compiled inner loops where there is a compiler, "torch" none; see
@@ -129,6 +138,7 @@ class Trainer:
         self,
         sequences: Sequences,
         seed: int,
+        world: World = ALONE,
         *,
         max_epochs: int,
         batch_size: int,
@@ -177,7 +187,13 @@ class Trainer:
         if threads != "auto" and threads < 1:
             raise ValueError(f"threads must be auto or at least 1, got {threads}")
         self.loader = Loader(sequences, batch_size, seed, osf)
+        if batch_size < world.size:
+            raise ValueError(
+                f"batch_size={batch_size} is that of all ranks together: {world.size} ranks want "
+                "at least as many sequences"
+            )
         self.seed = seed
+        self.world = world
         self.max_epochs = max_epochs
         self.evaluate_every = evaluate_every
         self.patience = patience
@@ -191,9 +207,9 @@ class Trainer:
         self.schedule_epochs = max_epochs if schedule_epochs is None else schedule_epochs
         self.warmup_steps = warmup_steps
         self.clip_norm = clip_norm
-        self.device = choose_device(device)
+        self.device = choose_device(device, world)
         self.bf16 = str(precision) == "bf16"
-        self.threads = allowed_threads() if threads == "auto" else threads
+        self.threads = allowed_threads(world) if threads == "auto" else threads
         self.checkpoint_seconds = 60 * checkpoint_minutes
         self.show = progress
         native.choose(kernels)
@@ -215,9 +231,16 @@ class Trainer:
         observer is shown every step, and its metrics are logged with the epoch's.
 
         Raises:
-            InputError: the loss is not finite, or the metric is unknown.
+            InputError: the loss is not finite, the metric is unknown, or several ranks cannot train
+                the objective.
             InterruptedRunError: Ctrl-C or SIGTERM came; the state is saved.
         """
+        if self.world.size > 1 and not objective.sharded:
+            raise InputError(
+                f"objective {type(objective).__name__} cannot be trained by {self.world.size} "
+                "ranks: it does not say what a part of a batch adds to the loss (see "
+                "Objective.sharded); train it with one process"
+            )
         torch.set_num_threads(self.threads)
         native.choose(self.kernels)
         # Whatever came before: a run that was cut off has the heads that a whole one has.
@@ -272,7 +295,9 @@ class _Run:
         self.rates = [group["lr"] for group in optimizer.param_groups]
         self.at = Progress()
         self.stopping = EarlyStopping(trainer.patience)
+        self.world = trainer.world
         self.generator = torch.Generator(trainer.device)
+        self.shared = torch.Generator(trainer.device) if self.world.size > 1 else None
         self.times: defaultdict[str, float] = defaultdict(float)
         self.saved_at = time.perf_counter()
 
@@ -280,8 +305,10 @@ class _Run:
         trainer, at = self.trainer, self.at
         steps = len(trainer.loader)
         with (
-            Interruption() as interruption,
-            TrainingProgress(trainer.show, trainer.max_epochs, steps, trainer.metric) as progress,
+            Interruption(repeated=self.world.size > 1) as interruption,
+            TrainingProgress(
+                self.world.first and trainer.show, trainer.max_epochs, steps, trainer.metric
+            ) as progress,
         ):
             try:
                 while at.epoch < trainer.max_epochs and not self.stopping.exhausted:
@@ -290,14 +317,18 @@ class _Run:
             finally:
                 if isinstance(self.optimizer, LazyAdam):
                     self.optimizer.release()
-            if interruption.signal is not None:  # it came during the last validation
-                raise InterruptedRunError(interruption.signal)
+            signal, _ = self.wishes(interruption)
+            if signal is not None:  # it came during the last validation
+                raise InterruptedRunError(signal)
         converged = self.stopping.exhausted or at.best_epoch < at.epoch - 1 or at.epoch == 0
         best_value = at.best_value
         if trainer.metric is None:
             converged, best_value = True, math.nan
         if at.best_epoch >= 0:
-            self.load_weights(self.checkpoints.load_best(at.best_epoch))
+            best = self.checkpoints.load_best(at.best_epoch) if self.world.first else None
+            shared = share_checkpoint(best, self.world)
+            assert shared is not None
+            self.load_weights(shared)
         return Fit(at.epoch, at.best_epoch, best_value, converged, at.seconds, at.seconds_to_best)
 
     def train_epoch(self, interruption: Interruption, progress: TrainingProgress) -> None:
@@ -305,9 +336,13 @@ class _Run:
         device = trainer.device
         self.model.train()
         self.objective.train()
+        # Each rank has a part of the losses; what an earlier process left is rank 0's.
         loss_sum = torch.tensor(at.loss_sum, dtype=_sum_dtype(device), device=device)
         skipped = torch.tensor(at.skipped, device=device)
         terms = {name: torch.tensor(value).to(loss_sum) for name, value in at.terms.items()}
+        if not self.world.first:
+            for value in (loss_sum, *terms.values()):
+                value.zero_()
         first_bad = torch.tensor(-1, device=device)  # step of the first loss that is not finite
         started = time.perf_counter()
         self.times["sampler"] = at.sampler_seconds
@@ -320,16 +355,17 @@ class _Run:
             """Brings the counters up to date, for a checkpoint."""
             self.check_finite(first_bad, saving=True)
             now = time.perf_counter() - started
-            at.loss_sum, at.skipped = loss_sum.item(), int(skipped)
-            at.terms = {name: value.item() for name, value in terms.items()}
+            total, *others = self.world.sum(torch.stack([loss_sum, *terms.values()])).tolist()
+            at.loss_sum, at.skipped = total, int(skipped)
+            at.terms = dict(zip(terms, others, strict=True))
             at.epoch_seconds, at.seconds = before + now, seconds_before + now
             at.sampler_seconds = self.times["sampler"]
 
         for batch in trainer.loader.epoch(at.epoch, at.step):
-            batch = batch.to(device)
-            step = Step(at.epoch, at.step, self.generator, batch.key, self.timer)
+            batch = batch.part(self.world).to(device)
+            step = Step(at.epoch, at.step, self.generator, batch.key, self.timer, self.shared)
             outcome = self.step(step, batch)
-            loss, n = outcome.loss.detach(), len(batch.target)
+            loss, n = outcome.loss.detach(), len(batch.whole.target)
             missed = outcome.skipped if outcome.skipped is not None else torch.zeros_like(skipped)
             loss_sum += loss * (n - missed)
             for name, value in outcome.terms.items():
@@ -343,24 +379,45 @@ class _Run:
             if at.epoch == 0 and at.step == first + _ESTIMATE_AFTER and at.step < steps:
                 each = (time.perf_counter() - started) / _ESTIMATE_AFTER
                 log.info("about %.1f s per training epoch (%d steps)", each * steps, steps)
-            if interruption.signal is not None:
+            signal, late = self.wishes(interruption)
+            if signal is not None:
                 settle()
                 self.save_last()
-                raise InterruptedRunError(interruption.signal)
-            if time.perf_counter() - self.saved_at > trainer.checkpoint_seconds and at.step < steps:
+                raise InterruptedRunError(signal)
+            if late and at.step < steps:
                 settle()
                 self.save_last()
             elif at.step % _CHECK_EVERY == 0:
                 self.check_finite(first_bad)
         settle()
 
-    def step(self, step: Step, batch: Any) -> Outcome:
+    def wishes(self, interruption: Interruption) -> tuple[int | None, bool]:
+        """What all ranks do after this step.
+
+        Returns:
+            The signal that came to any of them, with which they stop; whether a checkpoint is due,
+            by the clock of rank 0.
+        """
+        late = time.perf_counter() - self.saved_at > self.trainer.checkpoint_seconds
+        if self.world.size == 1:
+            return interruption.signal, late
+        own = [interruption.signal or 0, self.world.first and late]
+        signal, due = self.world.max(torch.tensor(own, dtype=torch.int64)).tolist()
+        return signal or None, bool(due)
+
+    def step(self, step: Step, batch: Batch) -> Outcome:
         """One optimisation step."""
         trainer, model, objective = self.trainer, self.model, self.objective
+        # A batch with fewer sequences than ranks is worked on by all of them alike.
+        own = () if batch.shard is None else (self.world.rank,)
         # Dropout, and views of a batch, draw from torch's global stream. A replayed batch keeps its
         # negatives, not its dropout.
-        torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", step.epoch, step.index))
-        self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *step.batch_key))
+        key = (step.epoch, step.index, *own)
+        torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", *key))
+        key = (*step.batch_key, *own)
+        self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *key))
+        if self.shared is not None:
+            self.shared.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *step.batch_key))
         done = step.epoch * len(trainer.loader) + step.index
         total = trainer.schedule_epochs * len(trainer.loader)
         scale = factor(trainer.schedule, done, trainer.warmup_steps, total)
@@ -369,9 +426,14 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=False)
         with torch.autocast(trainer.device.type, torch.bfloat16, enabled=trainer.bf16):
             outcome: Outcome = objective(model, batch, step)
+        if batch.shard is None and self.world.size > 1:
+            outcome = outcome.divided(self.world.size)
         outcome.loss.backward()  # type: ignore[no-untyped-call]
         if outcome.feedback is not None:
             self.observer.seen(model, step, outcome.feedback)
+        sum_gradients(
+            [p for group in self.optimizer.param_groups for p in group["params"]], self.world
+        )
         if trainer.clip_norm is not None:
             clip(self.optimizer, trainer.clip_norm)
         self.optimizer.step()
@@ -411,10 +473,12 @@ class _Run:
             value, better = self.evaluate(metrics)
         seconds = at.epoch_seconds + time.perf_counter() - started
         at.seconds += time.perf_counter() - started
+        self.observer.collect(self.world)
         if better:
             at.seconds_to_best = at.seconds
             self.save_best()
-        metrics |= self.observer.epoch(self.model, epoch)
+        if self.world.first:
+            metrics |= self.observer.epoch(self.model, epoch)
         # Logged before the checkpoint says that the epoch is over: dying between the two logs it
         # twice, which a tracker notices, where the other order would lose it.
         self.log_metrics(metrics, epoch)
@@ -434,6 +498,8 @@ class _Run:
         self.objective.eval()
         with torch.no_grad():
             valid = self.validate(self.objective.evaluated(self.model))
+        # All ranks decide alike, whatever their machines make of the last digit.
+        valid = self.world.of_first(dict(valid))
         if name not in valid:
             raise InputError(
                 f"trainer.metric={name} is not a validation metric: choose one of "
@@ -457,7 +523,8 @@ class _Run:
             first_bad: step of the first loss that was not finite, -1 where there is none.
             saving: looks at every row of large tables too, which takes as long as many steps.
         """
-        step = first_bad.item()
+        steps = self.world.counts(int(first_bad))
+        step = min([step for step in steps if step >= 0], default=-1)
         if step < 0:
             # A gradient can overflow where the loss does not.
             looked_at = (p for p in self.model.parameters() if saving or late_rows(p) is None)
@@ -493,9 +560,16 @@ class _Run:
         self.objective.load_state_dict(checkpoint.part("objective"))
 
     def save_best(self) -> None:
+        if not self.world.first:
+            return
         save(Checkpoint(self.weights(), asdict(self.at)), self.checkpoints.best)
 
     def save_last(self) -> None:
+        check_same(self.weights(), self.world)
+        self.observer.collect(self.world)
+        self.saved_at = time.perf_counter()
+        if not self.world.first:
+            return
         tensors = self.weights()
         tensors |= {f"observer.{k}": v for k, v in self.observer.state_dict().items()}
         for index, state in self.optimizer.state_dict()["state"].items():
@@ -509,11 +583,15 @@ class _Run:
 
     def restore(self) -> None:
         """Goes on from the last checkpoint, where there is one."""
-        checkpoint = self.checkpoints.load_last()
+        found = self.checkpoints.load_last() if self.world.first else None
+        checkpoint = share_checkpoint(found, self.world)
         if checkpoint is None:
+            # The same seed has made the same weights; of another machine perhaps not to the bit.
+            share_state(self.weights(), self.world)
             return
         self.load_weights(checkpoint)
-        self.observer.restore(checkpoint.part("observer"))
+        if self.world.first:
+            self.observer.restore(checkpoint.part("observer"))
         state: defaultdict[int, dict[str, Tensor]] = defaultdict(dict)
         for key, value in checkpoint.part("optimizer").items():
             index, name = key.split(".", 1)
@@ -522,7 +600,7 @@ class _Run:
         self.optimizer.load_state_dict({"state": dict(state), "param_groups": groups})
         self.at = Progress(**checkpoint.record)  # type: ignore[arg-type]
         at = self.at
-        if at.best_epoch >= 0:  # its loss is known before hours are spent
+        if at.best_epoch >= 0 and self.world.first:  # its loss is known before hours are spent
             self.checkpoints.load_best(at.best_epoch)
         self.stopping.best_value, self.stopping.best_epoch = at.best_value, at.best_epoch
         self.stopping.waited = at.waited
@@ -551,10 +629,16 @@ def clip(optimizer: torch.optim.Optimizer, largest: float) -> None:
     torch._foreach_mul_(gradients, scale)
 
 
-def allowed_threads() -> int:
-    """CPU threads that this process should use: ``OMP_NUM_THREADS``, else all its cores."""
+def allowed_threads(world: World = ALONE) -> int:
+    """CPU threads that this process should use: ``OMP_NUM_THREADS``, else its share of the cores.
+
+    Among several ranks a 1 is not taken for an answer: torchrun sets it where nobody has asked.
+    """
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    return int(asked) if asked.isdigit() and int(asked) > 0 else usable_cores()
+    least = 1 if world.local_size == 1 else 2
+    if asked.isdigit() and int(asked) >= least:
+        return int(asked)
+    return max(1, usable_cores() // world.local_size)
 
 
 def usable_cores() -> int:
@@ -564,10 +648,11 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, world: World = ALONE) -> torch.device:
     """The torch device of a name; "auto" is CUDA where there is any, else the CPU.
 
-    MPS is taken only when asked for: it has no float64, which some samplers draw in.
+    Each of several ranks of a machine has a GPU of its own. MPS is taken only when asked for: it
+    has no float64, which some samplers draw in.
     """
     if name not in ("auto", "cpu", "cuda", "mps"):
         raise ValueError(f"device must be auto, cpu, cuda or mps, got {name!r}")
@@ -577,10 +662,21 @@ def choose_device(name: str) -> torch.device:
         "mps": torch.backends.mps.is_available(),
     }
     if name == "auto":
-        return torch.device("cuda" if available["cuda"] else "cpu")
+        name = "cuda" if available["cuda"] else "cpu"
     if not available[name]:
         raise InputError(f"trainer.device={name} is not available here: use trainer.device=auto")
-    return torch.device(name)
+    if world.size == 1 or name == "cpu":
+        return torch.device(name)
+    if name == "mps":
+        raise InputError("trainer.device=mps is for one process: use trainer.device=cpu")
+    if world.local_size > torch.cuda.device_count():
+        raise InputError(
+            f"there are {world.local_size} ranks and {torch.cuda.device_count()} GPUs on this "
+            "machine, and each rank wants one: start fewer (--nproc-per-node), or use "
+            "trainer.device=cpu"
+        )
+    torch.cuda.set_device(world.local_rank)
+    return torch.device("cuda", world.local_rank)
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
