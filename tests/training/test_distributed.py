@@ -1,0 +1,57 @@
+"""Several processes train as one does."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training import ranks
+
+SIZES = {2: list(ranks.CASES), 3: ["evaluation", "uniform query", "in batch sequence", "srns"]}
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, object]]]:
+    """By number of ranks: what each rank found."""
+    return {
+        size: ranks.together(size, tmp_path_factory.mktemp(f"ranks{size}"), names)
+        for size, names in SIZES.items()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("size", "name"), [(size, name) for size, names in SIZES.items() for name in names]
+)
+def test_several_ranks_find_what_one_process_finds(
+    tmp_path: Path, found: dict[int, list[dict[str, object]]], size: int, name: str
+) -> None:
+    expected = ranks.by_itself(name, tmp_path)
+    for rank in range(size):
+        alike(found[size][rank][name], expected, f"rank {rank}")
+
+
+def alike(one: object, other: object, where: str) -> None:
+    """Asserts equality up to the rounding of sums in another order."""
+    match other:
+        case torch.Tensor():
+            assert isinstance(one, torch.Tensor)
+            torch.testing.assert_close(
+                one, other, rtol=1e-7, atol=1e-10, equal_nan=True, msg=lambda m: f"{where}: {m}"
+            )
+        case Mapping():
+            assert one.keys() == other.keys(), where
+            for key, value in other.items():
+                alike(one[key], value, f"{where} {key}")
+        case str() | int() | None:
+            assert one == other, where
+        case float():
+            assert one == pytest.approx(other, rel=1e-7, abs=1e-10, nan_ok=True), where
+        case Sequence():
+            assert len(one) == len(other), where
+            for index, (x, y) in enumerate(zip(one, other, strict=True)):
+                alike(x, y, f"{where} {index}")
+        case _:
+            raise AssertionError(type(other))
