@@ -5,14 +5,19 @@ to be the same however many ranks there are.
 """
 
 import itertools
+import math
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pytest
 import torch
 
 from negrec import world as worlds
@@ -43,10 +48,13 @@ from negrec.samplers.mixed import Mixture
 from negrec.samplers.popularity import Popularity
 from negrec.samplers.srns import SRNS
 from negrec.samplers.uniform import Uniform
-from negrec.training.checkpoint import Checkpoints
+from negrec.training.checkpoint import Checkpoint, Checkpoints
+from negrec.training.distributed import share_checkpoint, share_state, sum_gradients
+from negrec.training.interruption import InterruptedRunError
+from negrec.training.lazy_adam import LazyAdam
 from negrec.training.trainer import Trainer
 from negrec.types import HeldOut
-from negrec.world import ALONE, World
+from negrec.world import World
 from tests import toy
 
 V, LONGEST = 20, 8
@@ -99,26 +107,29 @@ class Run:
         self.evaluator = Evaluator(held_out(), info, batch_size=16, world=world)
         self.gradients, self.logged = [], {}
 
+        make = self.trainer.make_optimizer
+        self.trainer.make_optimizer = lambda parameters: self.noted(make(parameters))
+
+    def noted(self, optimizer):
+        """The optimiser, each of whose steps is noted with the gradients that it gets."""
+        step, (group,) = optimizer.step, optimizer.param_groups
+
+        def noting():
+            gradients = [p.grad.to_dense().flatten() for p in group["params"] if p.grad is not None]
+            self.gradients.append(torch.cat(gradients).clone())
+            step()
+
+        optimizer.step = noting
+        return optimizer
+
     def fit(self):
-        run, step = self, torch.optim.Adam.step
-
-        def noting(optimizer, closure=None):
-            run.gradients.append(
-                torch.cat([p.grad.to_dense().flatten() for p in optimizer.param_groups[0]["params"]])
-            )
-            return step(optimizer, closure)
-
-        torch.optim.Adam.step = noting
-        try:
-            return self.trainer.fit(
-                self.model,
-                self.objective,
-                self.checkpoints,
-                lambda model: self.evaluator(model).metrics,
-                lambda metrics, epoch: self.logged.update({epoch: metrics}),
-            )
-        finally:
-            torch.optim.Adam.step = step
+        return self.trainer.fit(
+            self.model,
+            self.objective,
+            self.checkpoints,
+            lambda model: self.evaluator(model).metrics,
+            lambda metrics, epoch: self.logged.update({epoch: metrics}),
+        )
 
     def found(self, fit):
         clocks = ("seconds", "share")
@@ -163,33 +174,128 @@ def evaluated(world: World, folder: Path) -> dict[str, object]:
     }
 
 
-def resumed(world: World, folder: Path) -> dict[str, object]:
-    """Cut off in the second epoch, and gone on with."""
+def before_step(run: Run, number: int, action: Callable[[], object]) -> None:
+    """Lets something happen before the step of this number, from 0."""
+    forward, calls = run.objective.forward, itertools.count()
 
-    class DiedError(Exception):
-        pass
-
-    broken = Run(world, folder, sampler=srns, checkpoint_minutes=0.0)
-    forward, calls = broken.objective.forward, itertools.count()
-
-    def mortal(*args):
-        if next(calls) == 9:
-            raise DiedError
+    def forewarned(*args):
+        if next(calls) == number:
+            action()
         return forward(*args)
 
-    broken.objective.forward = mortal
-    try:
+    run.objective.forward = forewarned
+
+
+def gone_on(world: World, folder: Path, broken: Run, **settings: object) -> dict[str, object]:
+    """A training that was cut off, gone on with: as one that was not."""
+    again = Run(world, folder, **settings)
+    again.gradients, again.logged = broken.gradients, broken.logged
+    return again.found(again.fit())
+
+
+class DiedError(Exception):
+    """As if the process had been killed."""
+
+
+def died() -> None:
+    raise DiedError
+
+
+def resumed(world: World, folder: Path, **settings: object) -> dict[str, object]:
+    """Cut off in the second epoch, with a checkpoint after each step."""
+    broken = Run(world, folder, checkpoint_minutes=0.0, **settings)
+    before_step(broken, 9, died)
+    with suppress(DiedError):
         broken.fit()
-    except DiedError:
-        pass
-    again = Run(world, folder, sampler=srns)
-    found = again.found(again.fit())
-    return {name: found[name] for name in ("model", "objective", "best")} | {
-        "epochs": [
-            {k: v for k, v in {**broken.logged, **again.logged}[epoch].items() if "second" not in k}
-            for epoch in range(3)
-        ][-1]["train/loss"],
+    return gone_on(world, folder, broken, **settings)
+
+
+def interrupted(world: World, folder: Path, **settings: object) -> dict[str, object]:
+    """A signal comes to the last rank alone, during the tenth step."""
+    broken = Run(world, folder, **settings)
+    if world.rank == world.size - 1:
+        before_step(broken, 9, partial(os.kill, os.getpid(), signal.SIGTERM))
+    with suppress(InterruptedRunError):
+        broken.fit()
+    assert len(broken.gradients) == 10
+    return gone_on(world, folder, broken, **settings)
+
+
+def refused(world: World, folder: Path) -> dict[str, object]:
+    """What cannot be right, and how each rank says it."""
+
+    class Own(Ranking):
+        """Somebody's own, of which it is not known what a part adds to the loss."""
+
+        sharded = False
+
+    class Forgetful(Uniform):
+        """Keeps what it has drawn for its own queries, and does not hear of the others'."""
+
+        def __init__(self, info):
+            super().__init__(info, k=1)
+            self.register_buffer("drawn", torch.zeros((), dtype=torch.int64))
+
+        def observe(self, feedback):
+            self.drawn += feedback.negatives.items.sum()
+
+    diverging = Run(world, folder, sampler=uniform("query"))
+    if world.rank == world.size - 1:
+        forward, number = diverging.objective.forward, itertools.count()
+
+        def poisoned(*args):
+            outcome = forward(*args)
+            return replace(outcome, loss=outcome.loss * math.nan) if next(number) == 2 else outcome
+
+        diverging.objective.forward = poisoned
+    calls = {
+        "objective": lambda: Run(world, folder, objective=Own, sampler=uniform("query")).fit(),
+        "state": lambda: Run(world, folder, sampler=Forgetful).fit(),
+        "loss": diverging.fit,
+        "batch": lambda: Run(world, folder, sampler=Full, batch_size=1),
     }
+    messages = {}
+    for name, call in calls.items():
+        with pytest.raises(ValueError) as error:  # noqa: PT011  the message is what is looked at
+            call()
+        messages[name] = str(error.value)
+    return messages
+
+
+def sent(world: World, folder: Path) -> dict[str, object]:
+    """What rank 0 has reaches the others, whatever its type."""
+    own = world.rank + 1
+    tensors = {
+        "bf16": torch.full((3, 2), own, dtype=torch.bfloat16),
+        "flags": torch.tensor([own == 1, True]),
+        "bytes": torch.full((7,), own, dtype=torch.uint8),
+        "number": torch.tensor(own),
+        "nothing": torch.empty(0, 4),
+        "across": torch.full((2, 3), float(own)).T,
+    }
+    checkpoint = Checkpoint(tensors, {"epoch": own}) if world.first else None
+    received = share_checkpoint(checkpoint, world)
+    nothing = share_checkpoint(None, world)
+    share_state(tensors, world)
+    return {"there": received.tensors, "record": received.record, "none": nothing, "own": tensors}
+
+
+def summed(world: World, folder: Path) -> dict[str, object]:
+    """Gradients, each the sum of two shares; of one rank's own all are."""
+    shares = [share for share in range(2) if share % world.size == world.rank]
+    small, large = torch.nn.Parameter(torch.zeros(3)), torch.nn.Parameter(torch.zeros(300, 300))
+    table, half, unread = (torch.nn.Parameter(torch.zeros(6, 2)) for _ in range(3))
+    small.grad = sum(torch.tensor([1.0, 2.0, 3.0]) * (1 + share) for share in shares)
+    large.grad = sum(torch.full((300, 300), 1.0 + share) for share in shares).T
+    rows = torch.cat([torch.tensor([4, share, 4]) for share in shares])
+    values = torch.cat([torch.full((3, 2), 1.0 + share) for share in shares])
+    table.grad = torch.sparse_coo_tensor(rows[None], values, (6, 2), check_invariants=True)
+    if 1 in shares:  # rank 0 has read nothing of it
+        half.grad = torch.sparse_coo_tensor([[5]], [[1.0, 2.0]], (6, 2), check_invariants=True)
+    parameters = [small, large, table, half, unread]
+    sum_gradients(parameters, world)
+    assert unread.grad is None
+    return {str(i): p.grad.to_dense() for i, p in enumerate(parameters[:-1])}
 
 
 def uniform(share, k=3, exclude="target"):
@@ -206,6 +312,9 @@ mixed = partial(
 )
 
 
+lazy = partial(LazyAdam, lr=1e-2, rows="lazy")
+
+
 def memory(**settings):
     """What marks false negatives, from the first epoch on."""
     return partial(HardMemory, start=0, slots=2, recorded_only=False, **settings)
@@ -213,7 +322,11 @@ def memory(**settings):
 
 CASES: dict[str, Callable[[World, Path], dict[str, object]]] = {
     "evaluation": evaluated,
-    "resumed": resumed,
+    "sent": sent,
+    "summed": summed,
+    "resumed": partial(resumed, sampler=srns),
+    "interrupted": partial(interrupted, sampler=uniform("query", exclude="history")),
+    "lazy, resumed": partial(resumed, sampler=uniform("query"), optimizer=lazy),
     **{
         name: partial(trained, **settings)
         for name, settings in {
@@ -289,6 +402,9 @@ CASES: dict[str, Callable[[World, Path], dict[str, object]]] = {
             },
             "bert4rec": {"sampler": uniform("query"), "model": "bert4rec"},
             "gru4rec": {"sampler": uniform("sequence"), "model": "gru4rec"},
+            "lazy query": {"sampler": uniform("query"), "optimizer": lazy},
+            "lazy": {"sampler": mixed, "optimizer": lazy, "clip_norm": 0.1},
+            "lazy, dense": {"sampler": Full, "loss": Softmax(), "optimizer": lazy},
             "clipped, replayed": {
                 "sampler": uniform("query"),
                 "clip_norm": 0.1,
@@ -298,6 +414,10 @@ CASES: dict[str, Callable[[World, Path], dict[str, object]]] = {
         }.items()
     },
 }
+
+
+# What there is with several ranks only.
+OTHERS = {"refused": refused}
 
 
 def together(size: int, folder: Path, names: Iterable[str]) -> list[dict[str, object]]:
@@ -314,9 +434,7 @@ def together(size: int, folder: Path, names: Iterable[str]) -> list[dict[str, ob
     }
     command = [sys.executable, "-m", "tests.training.ranks", str(folder), *names]
     processes = [
-        subprocess.Popen(
-            command, env={**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)}
-        )
+        subprocess.Popen(command, env={**variables, "RANK": str(rank), "LOCAL_RANK": str(rank)})
         for rank in range(size)
     ]
     try:
@@ -335,14 +453,9 @@ def main(folder: Path, names: Iterable[str]) -> None:
     for name in names:
         place = folder / name
         place.mkdir(exist_ok=True)
-        found[name] = CASES[name](world, place)
+        found[name] = (CASES | OTHERS)[name](world, place)
     torch.save(found, folder / f"{world.rank}.pt")
     world.leave()
-
-
-def by_itself(name: str, folder: Path) -> dict[str, object]:
-    """What one process finds."""
-    return CASES[name](ALONE, folder)
 
 
 if __name__ == "__main__":

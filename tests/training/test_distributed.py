@@ -1,22 +1,24 @@
 """Several processes train as one does."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+from negrec.world import ALONE
 from tests.training import ranks
 
-SIZES = {2: list(ranks.CASES), 3: ["evaluation", "uniform query", "in batch sequence", "srns"]}
+# What was cut off ends as what was not.
+SAME_AS = {"resumed": "srns", "interrupted": "uniform query", "lazy, resumed": "lazy query"}
+SIZES = {2: [*ranks.CASES], 3: ["evaluation", "uniform query", "in batch sequence", "srns"]}
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, object]]]:
     """By number of ranks: what each rank found."""
     return {
-        size: ranks.together(size, tmp_path_factory.mktemp(f"ranks{size}"), names)
+        size: ranks.together(size, tmp_path_factory.mktemp(f"ranks{size}"), [*names, *ranks.OTHERS])
         for size, names in SIZES.items()
     }
 
@@ -28,9 +30,23 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, 
 def test_several_ranks_find_what_one_process_finds(
     tmp_path: Path, found: dict[int, list[dict[str, object]]], size: int, name: str
 ) -> None:
-    expected = ranks.by_itself(name, tmp_path)
+    expected = ranks.CASES[SAME_AS.get(name, name)](ALONE, tmp_path)
     for rank in range(size):
         alike(found[size][rank][name], expected, f"rank {rank}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_what_cannot_be_right_is_refused_by_all_ranks(
+    found: dict[int, list[dict[str, object]]], size: int
+) -> None:
+    for messages in (found[size][rank]["refused"] for rank in range(size)):
+        assert f"cannot be trained by {size} ranks: it does not say" in messages["objective"]
+        assert messages["state"].startswith(
+            f"objective.sampler.drawn is no longer the same on all {size} ranks: "
+        )
+        assert "the loss is not finite at epoch 1, step 3 " in messages["loss"]
+        assert messages["batch"].endswith(f"{size} ranks want at least as many sequences")
 
 
 def alike(one: object, other: object, where: str) -> None:
