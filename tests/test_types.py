@@ -1,10 +1,12 @@
 import gc
 import weakref
+from itertools import pairwise
 
 import pytest
 import torch
 
-from negrec.types import Batch, Exclusion, HeldOut, Jagged, Negatives, slices
+from negrec.types import Batch, Exclusion, HeldOut, Jagged, Negatives, Queries, slices
+from negrec.world import World
 from tests import toy
 
 
@@ -186,3 +188,45 @@ def test_a_step_s_tensors_go_when_nobody_holds_them():
         assert gone() is None  # without the garbage collector: there is no circle of references
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("ranks", [2, 3, 7])
+def test_parts_of_a_batch_make_it_up(ranks):
+    whole = toy.batch(toy.random_histories(23, 20, 9))
+    parts = [whole.part(World(rank, ranks)) for rank in range(ranks)]
+    for name in ("user", "items", "position", "target"):
+        assert torch.equal(torch.cat([getattr(p, name) for p in parts]), getattr(whole, name))
+    assert torch.equal(torch.cat([p.seen.values for p in parts]), whole.seen.values)
+    for part in parts:
+        assert part.whole is whole
+        assert part.seen.lengths.tolist() == [
+            len(set(row)) for row in _rows(Jagged(part.seen.values, part.seen.offsets))
+        ]
+        states = torch.arange(len(whole.items))[:, None].double()
+        own = Queries.of(part, part.own(states, "token"))
+        # Whatever a row is of, the part's own are those that its own tensors speak of.
+        assert torch.equal(own.target, part.own(whole.target, "query"))
+        assert torch.equal(own.hidden, part.own(Queries.of(whole, states).hidden, "query"))
+        assert torch.equal(own.user, part.own(own.whole.user, "query"))
+        assert torch.equal(own.position, part.own(own.whole.position, "query"))
+        assert torch.equal(part.user, part.own(whole.user, "sequence"))
+        assert part.own(whole.user, "batch") is whole.user
+        assert part.to("cpu").shard.bounds == part.shard.bounds
+
+
+def _rows(jagged):
+    return [jagged.values[a:b].tolist() for a, b in pairwise(jagged.offsets.tolist())]
+
+
+def test_parts_have_about_as_many_tokens():
+    # Inputs of 1, 1, 1, 1, 8 and 8 items, 20 in all: of two parts one has 12 and one 8.
+    histories = [[1, 2]] * 4 + [list(range(1, 10))] * 2
+    whole = toy.batch(histories, max_length=9)
+    assert [len(whole.part(World(rank, 2)).items) for rank in range(2)] == [12, 8]
+    # Of six each has a sequence; of seven all have all.
+    assert [whole.part(World(rank, 6)).n_sequences for rank in range(6)] == [1] * 6
+    assert whole.part(World(3, 7)) is whole
+    # However the tokens lie, nobody is left without a sequence.
+    for lengths in ([9, 2, 2], [2, 2, 9]):
+        batch = toy.batch([list(range(1, n + 1)) for n in lengths], max_length=9)
+        assert [batch.part(World(rank, 3)).n_sequences for rank in range(3)] == [1] * 3

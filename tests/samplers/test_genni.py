@@ -7,7 +7,8 @@ import torch
 from negrec.losses.sampled_softmax import SampledSoftmax
 from negrec.losses.softmax import Softmax
 from negrec.samplers.genni import GenNi, about_square_root, subset
-from negrec.types import Feedback, Negatives
+from negrec.types import Feedback, Negatives, Queries, Step
+from negrec.world import World
 from tests import toy
 
 V = 30
@@ -332,3 +333,29 @@ def test_about_the_square_root():
 def test_bad_settings_are_refused(settings, message):
     with pytest.raises(ValueError, match=message):
         GenNi(**{"info": toy.info(V), "alpha": 1.0, **settings})
+
+
+@pytest.mark.parametrize("beta", [1.0, 0.3])
+def test_ranks_draw_from_one_preselection_each_by_itself(beta):
+    sampler, scorer = GenNi(toy.info(V), alpha=2.5, beta=beta), toy.scorer(V)
+    whole = toy.batch([[1, 2]] * 20_000, max_length=1)
+    state = one_query().hidden
+    drawn = []
+    for rank in range(2):
+        part = whole.part(World(rank, 2))
+        queries = Queries.of(part, state.expand(len(part.items), -1))
+        own, shared = (torch.Generator().manual_seed(seed) for seed in (rank, 7))
+        with torch.no_grad():
+            step = Step(0, 0, own, shared=shared)
+            drawn.append(sampler.sample(queries, scorer, step).items.flatten())
+    assert [len(of_rank) for of_rank in drawn] == [10_000, 10_000]
+    candidates = torch.cat(drawn).unique()
+    assert len(candidates) <= math.ceil(beta * V)
+    with torch.no_grad():
+        query = replace(one_query(), target=torch.tensor([2]))
+        expected = belief(query, scorer, 2.5, candidates)
+    for of_rank in drawn:
+        assert toy.chi_square_p(of_rank - 1, expected) > 1e-4
+    # Two ranks that drew the same numbers would agree on every query.
+    agree = (drawn[0] == drawn[1]).double().mean().item()
+    assert agree == pytest.approx(expected.square().sum().item(), abs=0.02)
