@@ -25,6 +25,7 @@ _PATIENCE = timedelta(minutes=30)
 _ASSEMBLY = timedelta(minutes=5)
 _FAILURES = "negrec/failures"  # how many ranks have failed, in the store that all of them see
 _SETTLING_SECONDS = 1.0  # for rank 0, or for the rank that failed first, to say what went wrong
+_FAREWELL_SECONDS = 10.0
 
 
 class PeerError(Exception):
@@ -124,10 +125,17 @@ class World:
             return True
 
     def leave(self) -> None:
-        """Says goodbye, in order."""
-        if self.size > 1 and dist.is_initialized():
-            with suppress(RuntimeError):  # others left first
-                dist.destroy_process_group()
+        """Says goodbye, in order; after a failure rank 0 stays until the others know of it."""
+        if self.store is None:
+            return
+        with suppress(RuntimeError):  # others left first
+            dist.destroy_process_group()
+            # Without torchrun the store is in this process.
+            deadline = time.monotonic() + _FAREWELL_SECONDS
+            while self.first and 0 < self.store.add(_FAILURES, 0) < self.size:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.02)
 
 
 ALONE = World()
