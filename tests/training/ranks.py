@@ -370,6 +370,10 @@ CASES: dict[str, Callable[[World, Path], dict[str, object]]] = {
                     alpha_step=1e6,
                 )
             },
+            "genni index": {
+                "sampler": partial(GenNi, alpha=1e9, index="clusters"),
+                "loss": SampledSoftmax(),
+            },
             "teacher": {
                 "objective": partial(
                     RankingWithTeacher,
