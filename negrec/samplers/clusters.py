@@ -176,6 +176,8 @@ class Clusters(nn.Module):
         full = taken == size[column]
         nothing_left = Pairs(row[full], column[full])
         drawn = draw(states, matrix, nothing_left, k, generator, self._scratch)
+        # Where scores are no numbers anything is drawn: the trainer says that a loss is not finite.
+        drawn.clamp_(0, n_clusters - 1)
         weight = torch.einsum("nd,nkd->nk", states, matrix[drawn])
         total = log_sum_exp(states, matrix, nothing_left, self._scratch)
         return drawn, weight - total[:, None]
@@ -210,7 +212,8 @@ class Clusters(nn.Module):
             score[:, -1].masked_fill_((ids[:, -1] == 0)[row], -torch.inf)
             score[out.row, out.column] = -torch.inf
             share = score.log_softmax(1)
-            found = pick(F.pad(share.exp(), (0, -width % BLOCK)), u[own])
+            weight = F.pad(share.exp().nan_to_num_(0), (0, -width % BLOCK))
+            found = pick(weight, u[own]).clamp_(min=0)
             item[own] = ids[row, found[:, 0]]
             log_share[own] = share.gather(1, found)[:, 0]
         return item.view(n, k), log_share.view(n, k)

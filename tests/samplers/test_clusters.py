@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import pytest
 import torch
 
 from negrec.contracts.samplers import forbidden
+from negrec.kernels.native import plain
 from negrec.samplers import clusters
 from negrec.samplers.clusters import Clusters, Grouping
 from negrec.scoring import ItemScorer
@@ -99,6 +101,8 @@ def test_a_sample_of_a_cluster_tells_its_axis(monkeypatch):
     with torch.no_grad():
         scorer.weight.copy_(torch.randn(4_000, 5, generator=generator))
         scorer.weight[:, 3] *= 10
+        scorer.weight[:100, 0] *= 20  # who looks at the first few alone is misled
+        scorer.weight[:100, 3] = 0
     monkeypatch.setattr(clusters, "_SAMPLE", 40)
     low, high = grouped(scorer, 2).members
     between = scorer.weight[high - 1, 3].mean() - scorer.weight[low - 1, 3].mean()
@@ -212,6 +216,24 @@ def test_a_cosine_with_biases_is_a_dot_product_of_one_column_more():
     items, log_q = drawn(Clusters(V, 4), grouping, queries, scorer, k=3)
     q = density(grouping, queries, scorer, "none")
     torch.testing.assert_close(log_q.double().exp(), q.gather(1, items - 1), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("where", ["states", "items"])
+def test_scores_that_are_no_numbers_fail_later_in_the_loss(where, native):
+    queries, scorer = some_queries(), toy.scorer(V)
+    grouping = grouped(scorer, 4)
+    if where == "states":
+        queries.hidden[3:6] = math.nan
+    else:
+        with torch.no_grad():
+            scorer.weight.fill_(math.nan)
+    with nullcontext() if native else plain():
+        items, log_q = drawn(Clusters(V, 4), grouping, queries, scorer, "window", k=2)
+    assert items.min() >= 1
+    assert items.max() <= V
+    broken = log_q.isnan().all(1)
+    assert broken.sum() == (3 if where == "states" else len(items))
 
 
 # ---- state
