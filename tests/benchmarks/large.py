@@ -177,7 +177,7 @@ def main() -> int:
         child(asked.child, asked)
         return 0
     before = os.getloadavg()[0]
-    table = Table(title=f"{asked.items:,} items, D=64, {asked.threads} threads")
+    table = Table(title=f"D=64, {asked.threads} threads; {asked.items:,} items but in {GOWALLA}")
     table.add_column("")
     table.add_column("what")
     table.add_column("seconds", justify="right")
