@@ -1,0 +1,130 @@
+"""Scores of queries against candidates of their own, and their gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from negrec.kernels import native
+
+_LANES = 16  # the C++ reads rows of a multiple of so many numbers
+# A number of a gathered vector is written and read some six times, forward and backward; one of a
+# product with all vectors costs a fortieth of that (measured, float32, one core).
+_GATHERED = 40
+_CELLS = 1 << 20  # numbers of a chunk's intermediate results: 4 MB stay in the cache
+_CELLS_OF_ACCELERATOR = 1 << 25  # large, since each launch costs
+
+
+def scores(hidden: Tensor, vectors: Tensor, index: Tensor, row: Tensor | None = None) -> Tensor:
+    r"""Dot products of queries with candidates, (N, K); nothing of size (N, K, D) is ever held.
+
+    .. math:: s_{nj} = h_n \cdot v_{c(n, j)}, \quad c(n, j) = \mathrm{index}_{\mathrm{row}_n, j}
+
+    The gradient of a vector is a sum over the queries in their order: on a CPU it is the same to
+    the bit for any number of threads. Second derivatives do not exist.
+
+    Args:
+        hidden: h, (N, D).
+        vectors: v, the distinct rows that are asked for, (U, D).
+        index: rows of ``vectors``, from 0, (R, K).
+        row: the row of ``index`` each query reads, (N,); None: R is N, and each reads its own.
+
+    Raises:
+        IndexError: an index that is no row of ``vectors``.
+    """
+    hidden, vectors = hidden.contiguous(), vectors.contiguous()
+    compiled = native.serves(hidden, vectors)
+    if compiled and (missing := -hidden.shape[1] % _LANES):
+        hidden, vectors = F.pad(hidden, (0, missing)), F.pad(vectors, (0, missing))
+    ways = _Compiled if compiled else _Torch
+    found: Tensor = ways.apply(hidden, vectors, index.contiguous(), row)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Compiled(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, vectors: Tensor, index: Tensor, row: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, vectors, index, row)
+        n, k = len(hidden), index.shape[1]
+        out, outside = hidden.new_empty(n, k), index.new_zeros(1)
+        sizes = (n, k, hidden.shape[1], len(vectors))
+        native.call("candidates_scores", hidden, vectors, index, row, *sizes, out, outside)
+        if outside.item():
+            raise IndexError(f"{outside.item()} candidates are none of the {len(vectors)} vectors")
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden, vectors, index, row = ctx.saved_tensors
+        gradient, n, k, dim = gradient.contiguous(), len(hidden), index.shape[1], hidden.shape[1]
+        of_hidden = of_vectors = None
+        if ctx.needs_input_grad[0]:
+            of_hidden = torch.empty_like(hidden)
+            operands = (gradient, vectors, index, row, n, k, dim)
+            native.call("candidates_of_hidden", *operands, of_hidden)
+        if ctx.needs_input_grad[1]:
+            of_vectors = torch.zeros_like(vectors)
+            operands = (gradient, hidden, index, row, n, k, dim)
+            native.call("candidates_of_vectors", *operands, len(vectors), of_vectors)
+        return of_hidden, of_vectors, None, None
+
+
+class _Torch(torch.autograd.Function):
+    """By chunks of queries: products with all vectors where these are few, else gathered ones."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, vectors: Tensor, index: Tensor, row: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(hidden, vectors, index, row)
+        out = hidden.new_empty(len(hidden), index.shape[1])
+        few = _few(vectors, index)
+        for part in _parts(hidden, vectors, index, few):
+            at = index[part] if row is None else index[row[part]]
+            if few:
+                out[part] = (hidden[part] @ vectors.T).gather(1, at)
+            else:
+                out[part] = torch.bmm(vectors[at], hidden[part, :, None])[:, :, 0]
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+        hidden, vectors, index, row = ctx.saved_tensors
+        of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        of_vectors = torch.zeros_like(vectors) if ctx.needs_input_grad[1] else None
+        few = _few(vectors, index)
+        for part in _parts(hidden, vectors, index, few):
+            at = index[part] if row is None else index[row[part]]
+            slope = gradient[part]
+            if few:
+                weight = hidden.new_zeros(len(at), len(vectors)).scatter_add_(1, at, slope)
+                if of_hidden is not None:
+                    torch.mm(weight, vectors, out=of_hidden[part])
+                if of_vectors is not None:
+                    of_vectors.addmm_(weight.T, hidden[part])
+                continue
+            if of_hidden is not None:
+                of_hidden[part] = torch.bmm(slope[:, None], vectors[at])[:, 0]
+            if of_vectors is not None:
+                each = slope[:, :, None] * hidden[part, None]  # (n, K, D)
+                of_vectors.index_add_(0, at.flatten(), each.flatten(0, 1))
+        return of_hidden, of_vectors, None, None
+
+
+def _few(vectors: Tensor, index: Tensor) -> bool:
+    return len(vectors) <= _GATHERED * index.shape[1]
+
+
+def _parts(hidden: Tensor, vectors: Tensor, index: Tensor, few: bool) -> Iterator[slice]:
+    """Chunks of queries whose intermediate results are small."""
+    cells = _CELLS if hidden.device.type == "cpu" else _CELLS_OF_ACCELERATOR
+    width = len(vectors) if few else index.shape[1] * hidden.shape[1]
+    size = max(1, cells // max(1, width))
+    for start in range(0, len(hidden), size):
+        yield slice(start, start + size)
