@@ -13,15 +13,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from negrec.embedding import Table, look_up, whole
-from negrec.kernels import counts
+from negrec.kernels import candidates, counts, native
 from negrec.kernels.tiles import Pairs, Scratch, chunk_rows, chunks, stretches, tile_rows
 from negrec.types import Batch, Negatives, Queries, slices
 
 Similarity = Literal["dot", "cosine"]
 Scored = TypeVar("Scored", Tensor, tuple[Tensor, Tensor])
 
-_SCORES = 1 << 22  # scores that are held at once (16 MiB)
-_VECTORS = 1 << 25  # numbers of gathered vectors that are held at once (128 MiB)
+_SCORES = 1 << 23  # scores that are held at once (32 MiB)
+_VECTORS = 1 << 25  # numbers of candidates' vectors that are held at once (128 MiB)
+_TABLE = 1 << 23  # numbers of a table that is read as a whole where next to all rows are wanted
+_GATHERED = 1 << 20  # numbers of vectors that are cheaper to gather than to tell apart
 _SMALLEST_GRID = 4  # queries; rows of up to twice as many share the next larger grid
 
 
@@ -173,12 +175,34 @@ class ItemScorer(nn.Module):
         """
         if row is None and len(items) == 1:
             return hidden @ self.vectors(items[0]).T
-        if row is None:
-            return torch.einsum("nd,nkd->nk", hidden, self.vectors(items))
-        return self._by_row(hidden, items, row)
+        if not native.serves(self.weight):
+            if row is not None:
+                return self._by_row(hidden, items, row)
+            if items.numel() * self.width <= _GATHERED:
+                return torch.einsum("nd,nkd->nk", hidden, self.vectors(items))
+        return candidates.scores(hidden, *self._vectors_once(items), row)
+
+    def _vectors_once(self, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors of all that is among some items (R, K), and the one of each of these.
+
+        Returns:
+            (U, D), and for each item a row of it, (R, K).
+        """
+        n = items.numel()
+        if n >= self.n_items and self.n_items * self.width <= _TABLE:
+            return self.matrix, items - 1
+        if n * self.width <= _GATHERED or items.device.type != "cpu":
+            # To tell them apart takes longer, and makes the host wait for a device.
+            every = torch.arange(n, device=items.device)
+            return self.vectors(items.flatten()), every.view_as(items)
+        known, place = torch.unique(items, return_inverse=True)
+        return self.vectors(known), place
 
     def _by_row(self, hidden: Tensor, items: Tensor, row: Tensor) -> Tensor:
-        """One matrix product for the queries of a row, rows of like size in one batched call."""
+        """One matrix product for the queries of a row, rows of like size in one batched call.
+
+        A device is waited for: the sizes of the products are the batch's.
+        """
         first = row[0]
         sizes = torch.bincount(row - first)  # of the rows that are read
         # Rows by size, and queries by row: all that follows are stretches.
@@ -223,11 +247,11 @@ def _grids(sizes: Tensor) -> tuple[list[int], list[int], list[int]]:
     return list(rows), list(queries), list(widths)
 
 
-def queries_at_once(negatives: Negatives, dim: int) -> int:
+def queries_at_once(negatives: Negatives, scorer: ItemScorer) -> int:
     """How many queries may be scored in one go against candidates, and held, at least 1."""
     n = _SCORES // negatives.k
-    if negatives.own_rows:  # the vectors of candidates (n, K, D) are held too
-        n = min(n, _VECTORS // (negatives.k * dim))
+    if negatives.own_rows and scorer.n_items * scorer.width > _VECTORS:
+        n = min(n, _VECTORS // (negatives.k * scorer.width))  # their vectors are held too
     return max(1, n)
 
 

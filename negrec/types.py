@@ -628,6 +628,11 @@ class Scores:
     target_log_q: Tensor | None = None
     label: Tensor | None = None
 
+    @cached_property
+    def count(self) -> Tensor:
+        """Valid candidates of each query, (N,)."""
+        return self.valid.sum(1, dtype=torch.int32)  # half the time that int64 takes
+
     def detach(self) -> Scores:
         return replace(self, positive=self.positive.detach(), negative=self.negative.detach())
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from negrec.kernels import native
+from negrec.kernels.tiles import chunks
 
 _LANES = 16  # the C++ reads rows of a multiple of so many numbers
 # A number of a gathered vector is written and read some six times, forward and backward; one of a
@@ -125,6 +126,4 @@ def _parts(hidden: Tensor, vectors: Tensor, index: Tensor, few: bool) -> Iterato
     """Chunks of queries whose intermediate results are small."""
     cells = _CELLS if hidden.device.type == "cpu" else _CELLS_OF_ACCELERATOR
     width = len(vectors) if few else index.shape[1] * hidden.shape[1]
-    size = max(1, cells // max(1, width))
-    for start in range(0, len(hidden), size):
-        yield slice(start, start + size)
+    return chunks(len(hidden), max(1, cells // max(1, width)))

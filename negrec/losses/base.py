@@ -46,10 +46,10 @@ class ScoreLoss(Loss):
         """The loss of each query, (N,); finite where no candidate is valid."""
 
     def forward(self, queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Judgement:
-        n, size = len(queries.target), queries_at_once(negatives, queries.hidden.shape[1])
+        n, size = len(queries.target), queries_at_once(negatives, scorer)
         if n <= size:
             scores = score(queries, negatives, scorer)
-            judged = scores.valid.any(1)
+            judged = scores.count > 0
             loss = torch.where(judged, self.per_query(scores), 0)
             return Judgement(loss, judged, scores.detach())
         parts = [
@@ -62,7 +62,7 @@ class ScoreLoss(Loss):
         self, queries: Queries, negatives: Negatives, scorer: ItemScorer, part: slice
     ) -> tuple[Tensor, Tensor]:
         scores = score(queries.select(part), negatives.select(part), scorer)
-        judged = scores.valid.any(1)
+        judged = scores.count > 0
         return torch.where(judged, self.per_query(scores), 0), judged
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from torch import Tensor
 from torch.nn import functional as F
 
+from negrec.kernels.softplus import softplus_sum
 from negrec.losses.base import ScoreLoss
 from negrec.types import Scores
 
@@ -56,11 +57,8 @@ class BCE(ScoreLoss):
             draws = math.log(below.shape[1])
             above, below = above - scores.target_log_q - draws, below - scores.log_q - draws
         positive = F.softplus(-above)
-        term = F.softplus(below)
-        if scores.label is not None:
-            term = term - scores.label * below  # softplus(-s) = softplus(s) - s
-        negative = term.masked_fill(~scores.valid, 0).sum(1)
-        k = scores.valid.sum(1)
+        negative = softplus_sum(below, scores.valid, scores.label)
+        k = scores.count
         if self.negatives == "sum":
             return (positive + negative) / (1 + k)
         return (positive + negative / k.clamp(min=1)) / (1 + k.clamp(max=1))

@@ -1,8 +1,8 @@
 """Bayesian personalised ranking."""
 
 from torch import Tensor
-from torch.nn import functional as F
 
+from negrec.kernels.softplus import softplus_sum
 from negrec.losses.base import ScoreLoss
 from negrec.types import Scores
 
@@ -18,6 +18,5 @@ class BPR(ScoreLoss):
     """
 
     def per_query(self, scores: Scores) -> Tensor:
-        term = F.softplus(scores.negative - scores.positive[:, None])
-        k = scores.valid.sum(1)
-        return term.masked_fill(~scores.valid, 0).sum(1) / k.clamp(min=1)
+        total = softplus_sum(scores.negative - scores.positive[:, None], scores.valid)
+        return total / scores.count.clamp(min=1)

@@ -3,6 +3,7 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from negrec.kernels.softplus import softplus_sum
 from negrec.losses.base import ScoreLoss
 from negrec.types import Scores
 
@@ -34,11 +35,8 @@ class GBCE(ScoreLoss):
         self.t = t
 
     def per_query(self, scores: Scores) -> Tensor:
-        k = scores.valid.sum(1)  # (N,) K of each query
+        k = scores.count  # K of each query
         alpha = k.to(scores.positive.dtype) / max(scores.n_items - 1, 1)
         beta = 1 - self.t * (1 - alpha)
-        term = F.softplus(scores.negative)
-        if scores.label is not None:
-            term = term - scores.label * scores.negative  # softplus(-s) = softplus(s) - s
-        negative = term.masked_fill(~scores.valid, 0).sum(1)
+        negative = softplus_sum(scores.negative, scores.valid, scores.label)
         return (beta * F.softplus(-scores.positive) + negative) / (k + 1)

@@ -55,7 +55,7 @@ class TopK(Sampler):
 
     def sample(self, queries: Queries, scorer: ItemScorer, step: Step) -> Negatives:
         pool = self.base.sample(queries, scorer, step)
-        size = queries_at_once(pool, queries.hidden.shape[1])
+        size = queries_at_once(pool, scorer)
         parts = [
             self._choose(queries.select(part), pool.select(part), scorer)
             for part in chunks(len(queries.target), size)

@@ -170,7 +170,7 @@ class HardMemory(Sampler):
             present=present,
             drawn=(drawn,),
         )
-        size = queries_at_once(served_with, queries.hidden.shape[1])
+        size = queries_at_once(served_with, scorer)
         if n <= size:
             return served_with  # the loss will hold the scores
         parts = [

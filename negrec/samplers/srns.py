@@ -214,8 +214,7 @@ def _repeats(items: Tensor) -> Tensor:
 
 def _score(queries: Queries, candidates: Negatives, scorer: ItemScorer) -> Tensor:
     """Scores of N queries against their candidates, in chunks, (N, C)."""
-    n, dim = queries.hidden.shape
-    parts = chunks(n, queries_at_once(candidates, dim))
+    parts = chunks(len(queries.target), queries_at_once(candidates, scorer))
     return torch.cat(
         [score_candidates(queries.select(p), candidates.select(p), scorer) for p in parts]
     )
