@@ -50,11 +50,11 @@ inline void terms(const float* score, const uint8_t* valid, const float* label, 
 }
 
 template <bool labelled>
-inline void slopes(float gradient, const float* score, const uint8_t* valid, const float* label,
-                   int64_t n, float* out) {
-  each<labelled>(score, valid, label, n, out, [=](vec x, vec y) {
+inline void slopes(const float* score, const uint8_t* valid, const float* label, int64_t n,
+                   float* out) {
+  each<labelled>(score, valid, label, n, out, [](vec x, vec y) {
     const vec e = small(x);
-    return gradient * ((x > 0.f ? fill(1.f) : e) / (1.f + e) - y);
+    return (x > 0.f ? fill(1.f) : e) / (1.f + e) - y;
   });
 }
 
@@ -65,40 +65,48 @@ inline float total(const float* x, int64_t n) {
   return sum;
 }
 
+// Calls f(first row, rows, first cell, cells) for parts that have CELLS cells at most: short rows
+// are worked on side by side, long ones in parts.
+template <class F>
+inline void parts(int64_t n, int64_t k, int64_t threads, F f) {
+  const int64_t rows = std::max<int64_t>(1, CELLS / std::max<int64_t>(1, k));
+  threads = n * k > ALONE ? threads : 1;
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (int64_t i = 0; i < n; i += rows) {
+    const int64_t m = std::min(rows, n - i), end = (i + m) * k;
+    for (int64_t at = i * k; at < end; at += CELLS) f(i, m, at, std::min(CELLS, end - at));
+  }
+}
+
 }  // namespace softplus
 
 NEGREC void softplus_sum(const float* score, const uint8_t* valid, const float* label, int64_t n,
                          int64_t k, float* out, int64_t threads) {
   using namespace softplus;
-  threads = n * k > ALONE ? threads : 1;
-  // Short rows are worked on side by side, long ones in parts.
-  const int64_t rows = std::max<int64_t>(1, CELLS / std::max<int64_t>(1, k));
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < n; i += rows) {
+  std::fill(out, out + n, 0.f);
+  parts(n, k, threads, [=](int64_t row, int64_t rows, int64_t at, int64_t size) {
     float term[CELLS];
-    const int64_t m = std::min(rows, n - i), end = (i + m) * k;
-    std::fill(out + i, out + i + m, 0.f);
-    for (int64_t at = i * k; at < end; at += CELLS) {
-      const int64_t size = std::min(CELLS, end - at), width = m == 1 ? size : k;
-      if (label)
-        terms<true>(score + at, valid + at, label + at, size, term);
-      else
-        terms<false>(score + at, valid + at, nullptr, size, term);
-      for (int64_t r = 0; r < m; r++) out[i + r] += total(term + r * width, width);
-    }
-  }
+    if (label)
+      terms<true>(score + at, valid + at, label + at, size, term);
+    else
+      terms<false>(score + at, valid + at, nullptr, size, term);
+    const int64_t width = size / rows;
+    for (int64_t r = 0; r < rows; r++) out[row + r] += total(term + r * width, width);
+  });
 }
 
 NEGREC void softplus_slope(const float* gradient, const float* score, const uint8_t* valid,
                            const float* label, int64_t n, int64_t k, float* out, int64_t threads) {
   using namespace softplus;
-  threads = n * k > ALONE ? threads : 1;
-#pragma omp parallel for num_threads(threads) schedule(static)
-  for (int64_t i = 0; i < n; i++) {
-    const int64_t at = i * k;
+  parts(n, k, threads, [=](int64_t row, int64_t rows, int64_t at, int64_t size) {
     if (label)
-      slopes<true>(gradient[i], score + at, valid + at, label + at, k, out + at);
+      slopes<true>(score + at, valid + at, label + at, size, out + at);
     else
-      slopes<false>(gradient[i], score + at, valid + at, nullptr, k, out + at);
-  }
+      slopes<false>(score + at, valid + at, nullptr, size, out + at);
+    const int64_t width = size / rows;
+    for (int64_t r = 0; r < rows; r++) {
+      float *cells = out + at + r * width, own = gradient[row + r];
+      for (int64_t j = 0; j < width; j++) cells[j] *= own;
+    }
+  });
 }

@@ -44,7 +44,8 @@ inline auto folded(V v, Op op) {
 inline vec exp2_of(vec x) {
   const float magic = 12582912.f;  // 1.5 * 2^23: what is added to it is rounded to a whole number
   vec rounded = x + magic, rest = x - (rounded - magic);
-  vec y = fill(1.3398874e-3f);
+  vec y = fill(1.5353362e-4f);
+  y = y * rest + 1.3398874e-3f;
   y = y * rest + 9.6184373e-3f;
   y = y * rest + 5.5503324e-2f;
   y = y * rest + 2.4022648e-1f;

@@ -23,8 +23,8 @@ def way(request, monkeypatch):
 def made(n, k, dim, u, rows=None, dtype=torch.float32):
     """Queries, vectors, indices with repeats, and rows for some queries each."""
     generator = torch.Generator().manual_seed(n + k + dim + u)
-    hidden = torch.randn(n, dim, generator=generator, dtype=dtype)
-    vectors = torch.randn(u, dim, generator=generator, dtype=dtype)
+    hidden = torch.randn(n, dim, generator=generator, dtype=dtype) / 2
+    vectors = torch.randn(u, dim, generator=generator, dtype=dtype) / 2
     index = torch.randint(u, (n if rows is None else rows, k), generator=generator)
     row = None
     if rows is not None:
