@@ -152,7 +152,12 @@ class ItemScorer(nn.Module):
     @full_precision
     def target(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Scores of one item per query, (N,)."""
-        return (hidden * self.vectors(target)).sum(-1)
+        vectors = self.vectors(target)
+        if native.serves(vectors):
+            # As candidates are scored: one that is the target ties with it, to the bit.
+            own = torch.arange(len(target))[:, None]
+            return candidates.scores(hidden, vectors, own)[:, 0]
+        return (hidden * vectors).sum(-1)
 
     @full_precision
     def every(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:

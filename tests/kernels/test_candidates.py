@@ -8,6 +8,7 @@ from negrec.kernels import candidates, native
 from tests import toy
 
 WAYS = ("compiled", "products", "gathered")
+NEEDS_COMPILER = pytest.mark.skipif(not native.available(), reason="no C++ compiler here")
 
 
 @pytest.fixture(params=WAYS)
@@ -131,7 +132,7 @@ def test_gradients_are_those_of_differences(limit, monkeypatch):
     assert torch.autograd.gradcheck(lambda h, v: candidates.scores(h, v, index), (hidden, vectors))
 
 
-@pytest.mark.skipif(not native.available(), reason="no C++ compiler here")
+@NEEDS_COMPILER
 @pytest.mark.parametrize("dim", [32, 64, 272])
 def test_bits_do_not_depend_on_the_number_of_threads(dim):
     case = made(700, 60, dim, 90)
@@ -180,3 +181,16 @@ def test_a_scorer_scores_alike_with_and_without_a_compiler(share, k, limits, mon
     for a, b, c in zip(run(), expected, reference, strict=True):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(a, c, atol=1e-5, rtol=1e-5)
+
+
+@NEEDS_COMPILER
+@pytest.mark.parametrize("dim", [6, 64, 129])
+@pytest.mark.parametrize("k", [1, 4, 7])
+def test_a_candidate_that_is_the_target_ties_with_it(k, dim):
+    queries = toy.queries(toy.batch(toy.random_histories(30, 40, 8)), dim=dim)
+    scorer = toy.scorer(40, dim=dim)
+    scores = scorer.target(queries.hidden, queries.target)
+    items = queries.target[:, None].expand(-1, k)
+    assert torch.equal(scorer(queries.hidden, items), scores[:, None].expand(-1, k))
+    expected = (queries.hidden * scorer.weight[queries.target - 1]).sum(1)
+    torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
