@@ -152,12 +152,11 @@ class ItemScorer(nn.Module):
     @full_precision
     def target(self, hidden: Tensor, target: Tensor) -> Tensor:
         """Scores of one item per query, (N,)."""
-        vectors = self.vectors(target)
-        if native.serves(vectors):
+        if native.serves(self.weight):
             # As candidates are scored: one that is the target ties with it, to the bit.
-            own = torch.arange(len(target))[:, None]
-            return candidates.scores(hidden, vectors, own)[:, 0]
-        return (hidden * vectors).sum(-1)
+            vectors, (own,) = self._vectors_once(target)
+            return candidates.scores(hidden, vectors, own[:, None])[:, 0]
+        return (hidden * self.vectors(target)).sum(-1)
 
     @full_precision
     def every(self, hidden: Tensor, out: Tensor | None = None) -> Tensor:
@@ -185,23 +184,47 @@ class ItemScorer(nn.Module):
                 return self._by_row(hidden, items, row)
             if items.numel() * self.width <= _GATHERED:
                 return torch.einsum("nd,nkd->nk", hidden, self.vectors(items))
-        return candidates.scores(hidden, *self._vectors_once(items), row)
+        vectors, (index,) = self._vectors_once(items)
+        return candidates.scores(hidden, vectors, index, row)
 
-    def _vectors_once(self, items: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors of all that is among some items (R, K), and the one of each of these.
+    @full_precision
+    def with_target(
+        self, hidden: Tensor, target: Tensor, items: Tensor, row: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Scores of the targets, (N,), and of the candidates, (N, K): ``target`` and ``forward``.
+
+        Args:
+            hidden: (N, D).
+            target: (N,).
+            items: (R, K), see ``Negatives.items``.
+            row: see ``forward``.
+        """
+        kind = type(self)  # which may score in a way of its own
+        alike = kind.target is ItemScorer.target and kind.forward is ItemScorer.forward
+        shared = row is None and len(items) == 1
+        if shared or not alike or not native.serves(self.weight):
+            return self.target(hidden, target), self(hidden, items, row)
+        vectors, (own, index) = self._vectors_once(target, items)
+        return candidates.with_target(hidden, vectors, own, index, row)
+
+    def _vectors_once(self, *items: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Vectors of all that is among some items, and where each of these is found.
 
         Returns:
-            (U, D), and for each item a row of it, (R, K).
+            (U, D), and rows of it in the shapes of the items.
         """
-        n = items.numel()
+        sizes = [x.numel() for x in items]
+        n = sum(sizes)
         if n >= self.n_items and self.n_items * self.width <= _TABLE:
-            return self.matrix, items - 1
-        if n * self.width <= _GATHERED or items.device.type != "cpu":
+            return self.matrix, [x - 1 for x in items]
+        known = torch.cat([x.flatten() for x in items])
+        if n * self.width <= _GATHERED or known.device.type != "cpu":
             # To tell them apart takes longer, and makes the host wait for a device.
-            every = torch.arange(n, device=items.device)
-            return self.vectors(items.flatten()), every.view_as(items)
-        known, place = torch.unique(items, return_inverse=True)
-        return self.vectors(known), place
+            place = torch.arange(n, device=known.device)
+        else:
+            known, place = torch.unique(known, return_inverse=True)
+        places = zip(torch.split(place, sizes), items, strict=True)
+        return self.vectors(known), [own.view(x.shape) for own, x in places]
 
     def _by_row(self, hidden: Tensor, items: Tensor, row: Tensor) -> Tensor:
         """One matrix product for the queries of a row, rows of like size in one batched call.

@@ -35,11 +35,13 @@ inline void with_constant(int64_t vectors, F f) {
   f(std::integral_constant<int, L>{});
 }
 
-// out = sum_j weight[j] * table[at[j]], for L vectors of a row.
+// out = sum_j weight[j] * table[at[j]], and first of all one more, for L vectors of a row.
 template <int L>
 inline void combine(const float* weight, const int64_t* at, int64_t k, const float* table,
-                    int64_t dim, float* out) {
+                    int64_t dim, float more, const float* of_more, float* out) {
   vec total[L] = {};
+  if (of_more)
+    for (int l = 0; l < L; l++) total[l] = more * load(of_more + l * VL);
   for (int64_t j = 0; j < k; j++)
     for (int l = 0; l < L; l++) total[l] += weight[j] * load(table + at[j] * dim + l * VL);
   for (int l = 0; l < L; l++) store(out + l * VL, total[l]);
@@ -62,48 +64,61 @@ inline void spread(const float* weight, const int64_t* at, int64_t k, const floa
 
 }  // namespace candidates
 
+// Everywhere: a query's target, where there is one, is scored beside its candidates.
+
 NEGREC void candidates_scores(const float* hidden, const float* vectors, const int64_t* index,
-                              const int64_t* row, int64_t n, int64_t k, int64_t dim, int64_t rows,
-                              float* out, int64_t* outside, int64_t threads) {
+                              const int64_t* row, const int64_t* target, int64_t n, int64_t k,
+                              int64_t dim, int64_t rows, float* out, float* of_target,
+                              int64_t* outside, int64_t threads) {
   using namespace candidates;
   int64_t bad = 0;
   threads = n * k * dim > ALONE ? threads : 1;
 #pragma omp parallel for num_threads(threads) schedule(static) reduction(+ : bad)
   for (int64_t i = 0; i < n; i++) {
     const int64_t* at = index + (row ? row[i] : i) * k;
+    const float* h = hidden + i * dim;
     for (int64_t j = 0; j < k; j++) bad += at[j] < 0 || at[j] >= rows;
+    if (target) bad += target[i] < 0 || target[i] >= rows;
     if (bad) continue;
     int64_t j = 0;
     for (; j + 4 <= k; j += 4) {
       const float* v[] = {vectors + at[j] * dim, vectors + at[j + 1] * dim,
                           vectors + at[j + 2] * dim, vectors + at[j + 3] * dim};
-      dots<4>(hidden + i * dim, v, dim, out + i * k + j);
+      dots<4>(h, v, dim, out + i * k + j);
     }
     for (; j < k; j++) {
       const float* v[] = {vectors + at[j] * dim};
-      dots<1>(hidden + i * dim, v, dim, out + i * k + j);
+      dots<1>(h, v, dim, out + i * k + j);
+    }
+    if (target) {
+      const float* v[] = {vectors + target[i] * dim};
+      dots<1>(h, v, dim, of_target + i);
     }
   }
   *outside = bad;
 }
 
-NEGREC void candidates_of_hidden(const float* gradient, const float* vectors, const int64_t* index,
-                                 const int64_t* row, int64_t n, int64_t k, int64_t dim, float* out,
-                                 int64_t threads) {
+NEGREC void candidates_of_hidden(const float* gradient, const float* of_target,
+                                 const float* vectors, const int64_t* index, const int64_t* row,
+                                 const int64_t* target, int64_t n, int64_t k, int64_t dim,
+                                 float* out, int64_t threads) {
   using namespace candidates;
   threads = n * k * dim > ALONE ? threads : 1;
 #pragma omp parallel for num_threads(threads) schedule(static)
   for (int64_t i = 0; i < n; i++) {
     const int64_t* at = index + (row ? row[i] : i) * k;
+    const float* own = target ? vectors + target[i] * dim : nullptr;
     for (int64_t d = 0; d < dim; d += MOST * VL)
       with_constant((dim - d) / VL, [&](auto L) {
-        combine<L>(gradient + i * k, at, k, vectors + d, dim, out + i * dim + d);
+        combine<L>(gradient + i * k, at, k, vectors + d, dim, own ? of_target[i] : 0,
+                   own ? own + d : nullptr, out + i * dim + d);
       });
   }
 }
 
-NEGREC void candidates_of_vectors(const float* gradient, const float* hidden, const int64_t* index,
-                                  const int64_t* row, int64_t n, int64_t k, int64_t dim,
+NEGREC void candidates_of_vectors(const float* gradient, const float* of_target,
+                                  const float* hidden, const int64_t* index, const int64_t* row,
+                                  const int64_t* target, int64_t n, int64_t k, int64_t dim,
                                   int64_t rows, float* out, int64_t threads) {
   using namespace candidates;
   threads = n * k * dim > ALONE ? threads : 1;
@@ -118,9 +133,12 @@ NEGREC void candidates_of_vectors(const float* gradient, const float* hidden, co
       const int64_t d = slice * wide * VL;
       const int64_t low = rows * range / ranges, high = rows * (range + 1) / ranges;
       with_constant(std::min(wide, all - slice * wide), [&](auto L) {
-        for (int64_t i = 0; i < n; i++)
-          spread<L>(gradient + i * k, index + (row ? row[i] : i) * k, k, hidden + i * dim + d, dim,
-                    low, high, out + d);
+        for (int64_t i = 0; i < n; i++) {
+          const float* h = hidden + i * dim + d;
+          if (target) spread<L>(of_target + i, target + i, 1, h, dim, low, high, out + d);
+          spread<L>(gradient + i * k, index + (row ? row[i] : i) * k, k, h, dim, low, high,
+                    out + d);
+        }
       });
     }
 }

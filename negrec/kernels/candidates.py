@@ -37,43 +37,80 @@ def scores(hidden: Tensor, vectors: Tensor, index: Tensor, row: Tensor | None = 
     Raises:
         IndexError: an index that is no row of ``vectors``.
     """
-    hidden, vectors = hidden.contiguous(), vectors.contiguous()
-    compiled = native.serves(hidden, vectors)
-    if compiled and (missing := -hidden.shape[1] % _LANES):
+    hidden = hidden.contiguous()
+    if not native.serves(hidden, vectors):
+        found: Tensor = _Torch.apply(hidden, vectors, index, row)  # type: ignore[no-untyped-call]
+        return found
+    return _compiled(hidden, vectors, index, row, None)[0]
+
+
+def with_target(
+    hidden: Tensor, vectors: Tensor, target: Tensor, index: Tensor, row: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Scores of each query's target, (N,), and of its candidates, (N, K), in one go.
+
+    A candidate that is the target ties with it where the code is compiled, to the bit.
+
+    Args:
+        hidden: see ``scores``.
+        vectors: see ``scores``.
+        target: a row of ``vectors`` for each query, (N,).
+        index: see ``scores``.
+        row: see ``scores``.
+    """
+    hidden = hidden.contiguous()
+    if not native.serves(hidden, vectors):
+        own = scores(hidden, vectors, target[:, None])[:, 0]
+        return own, scores(hidden, vectors, index, row)
+    negative, positive = _compiled(hidden, vectors, index, row, target)
+    assert positive is not None
+    return positive, negative
+
+
+def _compiled(
+    hidden: Tensor, vectors: Tensor, index: Tensor, row: Tensor | None, target: Tensor | None
+) -> tuple[Tensor, Tensor | None]:
+    if missing := -hidden.shape[1] % _LANES:
         hidden, vectors = F.pad(hidden, (0, missing)), F.pad(vectors, (0, missing))
-    ways = _Compiled if compiled else _Torch
-    found: Tensor = ways.apply(hidden, vectors, index.contiguous(), row)  # type: ignore[no-untyped-call]
+    operands = (hidden, vectors, index.contiguous(), row, target)
+    found: tuple[Tensor, Tensor | None] = _Compiled.apply(*operands)  # type: ignore[no-untyped-call]
     return found
 
 
 class _Compiled(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, vectors: Tensor, index: Tensor, row: Tensor | None
-    ) -> Tensor:
-        ctx.save_for_backward(hidden, vectors, index, row)
-        n, k = len(hidden), index.shape[1]
-        out, outside = hidden.new_empty(n, k), index.new_zeros(1)
-        sizes = (n, k, hidden.shape[1], len(vectors))
-        native.call("candidates_scores", hidden, vectors, index, row, *sizes, out, outside)
+        ctx: Any,
+        hidden: Tensor,
+        vectors: Tensor,
+        index: Tensor,
+        row: Tensor | None,
+        target: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        ctx.save_for_backward(hidden, vectors, index, row, target)
+        (n, dim), k = hidden.shape, index.shape[1]
+        negative, outside = hidden.new_empty(n, k), index.new_empty(1)
+        positive = None if target is None else hidden.new_empty(n)
+        operands = (hidden, vectors, index, row, target, n, k, dim, len(vectors))
+        native.call("candidates_scores", *operands, negative, positive, outside)
         if outside.item():
             raise IndexError(f"{outside.item()} candidates are none of the {len(vectors)} vectors")
-        return out
+        return negative, positive
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
-        hidden, vectors, index, row = ctx.saved_tensors
-        gradient, n, k, dim = gradient.contiguous(), len(hidden), index.shape[1], hidden.shape[1]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, vectors, index, row, target = ctx.saved_tensors
+        slopes = (gradients[0].contiguous(), None if target is None else gradients[1].contiguous())
+        places = (index, row, target, len(hidden), index.shape[1], hidden.shape[1])
         of_hidden = of_vectors = None
         if ctx.needs_input_grad[0]:
             of_hidden = torch.empty_like(hidden)
-            operands = (gradient, vectors, index, row, n, k, dim)
-            native.call("candidates_of_hidden", *operands, of_hidden)
+            native.call("candidates_of_hidden", *slopes, vectors, *places, of_hidden)
         if ctx.needs_input_grad[1]:
             of_vectors = torch.zeros_like(vectors)
-            operands = (gradient, hidden, index, row, n, k, dim)
-            native.call("candidates_of_vectors", *operands, len(vectors), of_vectors)
-        return of_hidden, of_vectors, None, None
+            operands = (*slopes, hidden, *places, len(vectors))
+            native.call("candidates_of_vectors", *operands, of_vectors)
+        return of_hidden, of_vectors, None, None, None
 
 
 class _Torch(torch.autograd.Function):

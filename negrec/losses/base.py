@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from negrec.kernels.tiles import chunks
-from negrec.scoring import ItemScorer, queries_at_once, score_candidates
+from negrec.scoring import ItemScorer, queries_at_once
 from negrec.types import Judgement, Negatives, Queries, Scores
 
 
@@ -68,10 +68,14 @@ class ScoreLoss(Loss):
 
 def score(queries: Queries, negatives: Negatives, scorer: ItemScorer) -> Scores:
     """Scores N queries against their targets and their K candidates, all at once."""
-    hidden, log_q = queries.hidden, negatives.log_q
+    hidden, target, log_q = queries.hidden, queries.target, negatives.log_q
+    if negatives.exhaustive:
+        positive, negative = scorer.target(hidden, target), scorer.every(hidden)
+    else:
+        positive, negative = scorer.with_target(hidden, target, negatives.items, negatives.row)
     return Scores(
-        positive=scorer.target(hidden, queries.target),
-        negative=score_candidates(queries, negatives, scorer),
+        positive,
+        negative,
         valid=negatives.valid(queries),
         n_items=scorer.n_items,
         log_q=None if log_q is None else negatives.of(log_q),

@@ -5,6 +5,7 @@ import torch
 
 from negrec import scoring
 from negrec.kernels import candidates, native
+from negrec.scoring import ItemScorer
 from tests import toy
 
 WAYS = ("compiled", "products", "gathered")
@@ -192,5 +193,65 @@ def test_a_candidate_that_is_the_target_ties_with_it(k, dim):
     scores = scorer.target(queries.hidden, queries.target)
     items = queries.target[:, None].expand(-1, k)
     assert torch.equal(scorer(queries.hidden, items), scores[:, None].expand(-1, k))
+    both = scorer.with_target(queries.hidden, queries.target, items)
+    assert torch.equal(both[0], scores)
+    assert torch.equal(both[1], scores[:, None].expand(-1, k))
     expected = (queries.hidden * scorer.weight[queries.target - 1]).sum(1)
     torch.testing.assert_close(scores, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rows", [None, 5])
+@pytest.mark.parametrize(("n", "k", "dim", "u"), [(40, 7, 16, 30), (33, 1, 50, 4), (9, 6, 272, 3)])
+def test_the_target_beside_the_candidates(way, n, k, dim, u, rows):
+    hidden, vectors, index, row = made(n, k, dim, u, rows)
+    target = torch.randint(u, (n,), generator=torch.Generator().manual_seed(5))
+    both = torch.cat([target[:, None], index if row is None else index[row]], 1)
+    expected = with_gradients(plainly(hidden, vectors, both, None), hidden, vectors)
+    positive, negative = candidates.with_target(hidden, vectors, target, index, row)
+    found = with_gradients(torch.cat([positive[:, None], negative], 1), hidden, vectors)
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+    positive, _ = candidates.with_target(hidden, vectors, target, index, row)
+    own = with_gradients(positive, hidden, vectors)
+    alone = with_gradients(plainly(hidden, vectors, target[:, None], None)[:, 0], hidden, vectors)
+    for a, b in zip(own, alone, strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+@NEEDS_COMPILER
+def test_a_target_that_is_no_row_is_refused():
+    hidden, vectors, index, _ = made(10, 5, 16, 6)
+    with pytest.raises(IndexError, match="1 candidates are none of the 6 vectors"):
+        candidates.with_target(hidden, vectors, torch.tensor([0] * 9 + [6]), index)
+
+
+@pytest.mark.parametrize("share", ["query", "sequence", "batch"])
+@pytest.mark.parametrize("limits", [{}, {"_GATHERED": 0, "_TABLE": 0}, {"_TABLE": 0}])
+def test_target_and_candidates_in_one_go_or_apart(share, limits, monkeypatch):
+    for name, value in limits.items():
+        monkeypatch.setattr(scoring, name, value)
+    queries = toy.queries(toy.batch(toy.random_histories(9, 40, 8)), dim=6)
+    rows = {"query": len(queries.target), "sequence": 9, "batch": 1}[share]
+    items = torch.randint(1, 41, (rows, 3), generator=torch.Generator().manual_seed(1))
+    row = queries.sequence if share == "sequence" else None
+    hidden = queries.hidden.requires_grad_()
+
+    class Otherwise(ItemScorer):
+        """A scorer that scores in its own way is asked in that way."""
+
+        def target(self, hidden, target):
+            return super().target(hidden, target) + 1
+
+    def run(kind, apart):
+        scorer = kind(40, 6)
+        scorer.load_state_dict(toy.scorer(40, dim=6).state_dict())
+        if apart:
+            both = scorer.target(hidden, queries.target), scorer(hidden, items, row)
+        else:
+            both = scorer.with_target(hidden, queries.target, items, row)
+        scores = torch.cat([both[0][:, None], both[1]], 1)
+        return with_gradients(scores, hidden, scorer.weight)
+
+    for kind in (ItemScorer, Otherwise):
+        for a, b in zip(run(kind, False), run(kind, True), strict=True):
+            torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
