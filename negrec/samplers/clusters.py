@@ -202,7 +202,7 @@ class Clusters(nn.Module):
         rank[order] = torch.arange(n * k, device=order.device)
         pair, column = (cluster[query] == (slot // width)[:, None]).nonzero(as_tuple=True)
         excluded = Pairs.of(rank[query[pair] * k + column], slot[pair] % width)
-        parts = [*chunks(n * k, queries_at_once(Negatives(members), hidden.shape[1]))]
+        parts = [*chunks(n * k, queries_at_once(Negatives(members), scorer))]
         item, log_share = torch.empty_like(order), hidden.new_empty(n * k)
         for part, out in zip(parts, excluded.by_rows(parts), strict=True):
             own = order[part]
