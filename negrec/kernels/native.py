@@ -81,8 +81,12 @@ def serves(*tensors: Tensor) -> bool:
 
 def available() -> bool:
     """Whether compiled code is chosen and there; the first call compiles it where need be."""
-    asked = _chosen == "auto" and not _plain and os.environ.get("NEGREC_KERNELS") != "torch"
-    return asked and _library() is not None
+    return asked() and _library() is not None
+
+
+def asked() -> bool:
+    """Whether anything but PyTorch is to be used."""
+    return _chosen == "auto" and not _plain and os.environ.get("NEGREC_KERNELS") != "torch"
 
 
 def call(name: str, *arguments: Tensor | int | float | None) -> None:

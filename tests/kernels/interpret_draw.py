@@ -1,0 +1,103 @@
+"""Run by test_draw_triton.py, in Triton's interpreter."""
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from negrec.kernels import draw_triton
+from negrec.kernels.draw_triton import draw, draw_at
+
+CPU = torch.device("cpu")
+NONE = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
+
+
+def inverse_cdf(
+    hidden: torch.Tensor,
+    matrix: torch.Tensor,
+    ruled_out: tuple[torch.Tensor, torch.Tensor],
+    u: torch.Tensor,
+) -> torch.Tensor:
+    """The same draws in float64, with all scores written out."""
+    scores = hidden.double() @ matrix.double().T
+    row, column = ruled_out
+    scores[row[column >= 0], column[column >= 0]] = -torch.inf
+    top = scores.amax(1, keepdim=True)
+    cdf = (scores - top.masked_fill(top == -torch.inf, 0)).exp().cumsum(1)
+    drawn = torch.searchsorted(cdf, u * cdf[:, -1:], right=True)
+    return drawn.masked_fill(cdf[:, -1:] == 0, -1)
+
+
+def test_it_draws_what_float64_draws():
+    # 66 queries are two tiles, 257 items three, 40 numbers a vector and a fourth of one.
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(66, 40, generator=generator) * 0.5
+    matrix = torch.randn(257, 40, generator=generator)
+    row = torch.randint(66, (90,), generator=generator)
+    column = torch.randint(257, (90,), generator=generator)
+    column[::9] = -1  # nothing
+    # The favourites of some queries: what is left has small weights.
+    favourite = (hidden[:9] @ matrix.T).argmax(1)
+    ruled_out = (torch.cat([row, torch.arange(9)]), torch.cat([column, favourite]))
+    u = torch.rand(66, 1, dtype=torch.double, generator=generator)
+    u[0], u[1] = 0, 1 - 2.0**-53
+    expected = inverse_cdf(hidden, matrix, ruled_out, u)
+    drawn = draw_at(hidden, matrix, ruled_out, u, 64)
+    assert torch.equal(drawn, expected)
+    once = draw_at(hidden, matrix, ruled_out, u, 128)  # not in two parts
+    assert torch.equal(once, expected)
+
+
+def test_hand_computed():
+    # Weights 1, 2, 3 and 4; the third is ruled out: the CDF is 1/7, 3/7, 3/7, 1.
+    matrix = torch.tensor([1.0, 2.0, 3.0, 4.0]).log()[:, None]
+    u = torch.tensor([[0.0, 0.142, 0.143, 0.428, 0.429, 0.999]], dtype=torch.double)
+    drawn = draw_at(torch.ones(1, 1), matrix, (torch.tensor([0]), torch.tensor([2])), u, 64)
+    assert drawn.tolist() == [[0, 0, 1, 1, 3, 3]]
+
+
+def test_all_is_ruled_out_for_some():
+    # Query 0 has nothing left; query 1 has the last item of the second tile.
+    n_items = 130
+    row = torch.tensor([0]).repeat(n_items)
+    other = torch.tensor([1]).repeat(n_items - 1)
+    ruled_out = (
+        torch.cat([row, other]),
+        torch.cat([torch.arange(n_items), torch.arange(n_items - 1)]),
+    )
+    hidden, matrix = torch.ones(3, 2), torch.full((n_items, 2), 30.0)
+    drawn = draw(hidden, matrix, ruled_out, 1, torch.Generator().manual_seed(0))
+    assert drawn[:2].tolist() == [[-1], [129]]
+    assert 0 <= drawn[2].item() < n_items
+
+
+def test_frequencies():
+    generator = torch.Generator().manual_seed(0)
+    hidden, matrix = torch.ones(1, 1), torch.arange(6.0)[:, None] / 2
+    ruled_out = (torch.tensor([0]), torch.tensor([5]))
+    drawn = draw(hidden, matrix, ruled_out, 150, generator).flatten()
+    weight = matrix[:5, 0].exp()
+    found = drawn.bincount(minlength=5)
+    assert (
+        chisquare(found.numpy(), (150 * weight / weight.sum()).numpy(), sum_check=False).pvalue
+        > 0.01
+    )
+
+
+def test_scores_far_from_zero():
+    # Where exp of a score, or of one tile's distance to another, overflows or vanishes.
+    matrix = torch.cat([torch.full((128, 1), -2e4), torch.full((2, 1), 2e4)])
+    u = torch.tensor([[0.0, 0.4, 0.6, 0.9999]], dtype=torch.double)
+    assert draw_at(torch.ones(1, 1), matrix, NONE, u, 64).tolist() == [[128, 128, 129, 129]]
+
+
+def test_no_queries():
+    assert draw(torch.zeros(0, 4), torch.zeros(9, 4), NONE, 2, None).shape == (0, 2)
+
+
+@pytest.mark.parametrize("width", [16, 50])
+def test_it_is_held_to_pytorch(width: int, monkeypatch: pytest.MonkeyPatch):
+    assert draw_triton.works(CPU, width)
+    draw_triton.works.cache_clear()
+    monkeypatch.setattr(draw_triton, "draw_at", lambda *_: torch.zeros(3, 8, dtype=torch.int64))
+    assert not draw_triton.works(CPU, width)
+    draw_triton.works.cache_clear()
