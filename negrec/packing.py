@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from negrec.types import moved
+
 _NARROW = 16  # most histories are short; a row this wide wastes little of its attention matrix
 
 
@@ -144,6 +146,10 @@ class Times:
     token: Tensor
     slot: Tensor
     sizes: Tensor
+
+    def to(self, device: torch.device | str) -> "Times":
+        """The same times on another device."""
+        return Times(moved(self.token, device), moved(self.slot, device), self.sizes)
 
     def run(self, layer: nn.Module, x: Tensor) -> Tensor:
         """The states of a layer such as ``nn.GRU`` over inputs in this order, (T, hidden)."""

@@ -28,6 +28,15 @@ Share = Literal["query", "sequence", "batch"]
 HIDDEN = 0  # an input item that is there and not told: masked, or outside the catalogue
 
 
+def moved(x: Tensor, device: torch.device | str) -> Tensor:
+    """The same tensor on another device; the host does not wait for a copy to CUDA."""
+    device = torch.device(device)
+    if device.type == "cuda" and x.device.type == "cpu":
+        # From memory that cannot be paged out: from other memory a copy waits for the device.
+        return x.pin_memory().to(device, non_blocking=True)
+    return x.to(device)
+
+
 @dataclass(frozen=True)
 class Jagged:
     """Rows of different lengths without padding.
@@ -59,7 +68,7 @@ class Jagged:
         return Jagged(self.values[offsets[0] : offsets[-1]], offsets - offsets[0])
 
     def to(self, device: torch.device | str) -> Jagged:
-        return Jagged(self.values.to(device), self.offsets.to(device))
+        return Jagged(moved(self.values, device), moved(self.offsets, device))
 
 
 @dataclass(frozen=True)
@@ -255,6 +264,20 @@ class Batch:
 
         return by_time(self.offsets, self.sequence, self.before)
 
+    @cached_property
+    def window(self) -> ItemSets:
+        """The items of each sequence in this batch, targets included."""
+        told = self.items != HIDDEN
+        items = torch.cat([self.items[told], self.target])
+        return ItemSets.of(torch.cat([self.sequence[told], self.sequence[self.query]]), items)
+
+    @cached_property
+    def history(self) -> ItemSets:
+        """All training items of each sequence's user."""
+        if self.seen is None:
+            raise ValueError("exclude=history needs batches that carry the users' items (seen)")
+        return ItemSets.of(self.seen.row, self.seen.values)
+
     def with_hidden_end(self) -> Batch:
         """The same sequences with one more item each that is not told, and no queries."""
         shift = torch.arange(len(self.offsets), device=self.offsets.device)
@@ -286,19 +309,53 @@ class Batch:
         items[valid] = self.items
         return items, valid
 
+    @property
+    def built(self) -> frozenset[str]:
+        """What has been asked of this batch and takes a look at its numbers to build."""
+        return _BUILT & self.__dict__.keys()
+
     def to(self, device: torch.device | str) -> Self:
-        """The same batch on another device."""
-        return replace(
+        """The same batch on another device, with what is built of it."""
+        there = replace(
             self,
-            user=self.user.to(device),
-            items=self.items.to(device),
-            position=self.position.to(device),
-            offsets=self.offsets.to(device),
-            query=self.query.to(device),
-            target=self.target.to(device),
+            user=moved(self.user, device),
+            items=moved(self.items, device),
+            position=moved(self.position, device),
+            offsets=moved(self.offsets, device),
+            query=moved(self.query, device),
+            target=moved(self.target, device),
             seen=None if self.seen is None else self.seen.to(device),
             shard=None if self.shard is None else self.shard.to(device),
         )
+        for name in self.built:
+            there.__dict__[name] = self.__dict__[name].to(device)
+        return there
+
+
+# On a device each of these would make the host wait for it; built on the CPU they move along.
+_BUILT = frozenset({"rows", "whole_rows", "times", "window", "history"})
+
+
+@dataclass(frozen=True)
+class ItemSets:
+    """A set of items for each sequence of a batch.
+
+    Attributes:
+        keys: sequence * stride + item of each member, ascending, (M,).
+        stride: more than the largest item.
+    """
+
+    keys: Tensor
+    stride: int
+
+    @classmethod
+    def of(cls, sequence: Tensor, items: Tensor) -> Self:
+        """The sets of some (sequence, item) pairs, which may repeat."""
+        stride = int(items.max()) + 1
+        return cls(torch.unique(sequence * stride + items), stride)
+
+    def to(self, device: torch.device | str) -> ItemSets:
+        return ItemSets(moved(self.keys, device), self.stride)
 
 
 @dataclass(frozen=True)
@@ -404,13 +461,10 @@ class Exclusion:
     # states, with the graph behind them, would live on until Python looks for such circles.
     def __init__(self, target: Tensor, sequence: Tensor, batch: Batch) -> None:
         self._target, self._sequence, self._batch = target, sequence, batch
-        self._built: dict[Exclude, tuple[Tensor, int]] = {}
 
     def select(self, index: Tensor | slice) -> Exclusion:
-        """The same for some of the queries; what is built for one is built for both."""
-        chosen = Exclusion(self._target[index], self._sequence[index], self._batch)
-        chosen._built = self._built
-        return chosen
+        """The same for some of the queries."""
+        return Exclusion(self._target[index], self._sequence[index], self._batch)
 
     def contains(self, items: Tensor, index: Tensor, exclude: Exclude) -> Tensor:
         """Whether each item is excluded for the query beside it.
@@ -435,7 +489,8 @@ class Exclusion:
             sequence: (...,) broadcastable to ``items``, or the other way round.
             exclude: the policy.
         """
-        keys, stride = self._keys(exclude)
+        sets = self._sets(exclude)
+        keys, stride = sets.keys, sets.stride
         wanted = sequence * stride + items
         # An item beyond the stride is in no set, and its key would be another sequence's.
         at = torch.searchsorted(keys, wanted).clamp_(max=len(keys) - 1)
@@ -448,7 +503,8 @@ class Exclusion:
             return index[:0], index[:0]
         if exclude == "target":
             return index, self._target
-        keys, stride = self._keys(exclude)
+        sets = self._sets(exclude)
+        keys, stride = sets.keys, sets.stride
         owner = keys // stride
         every = torch.arange(self._batch.n_sequences + 1, device=owner.device)
         bounds = torch.searchsorted(owner, every)
@@ -460,25 +516,9 @@ class Exclusion:
         other = item != self._target[query]
         return torch.cat([index, query[other]]), torch.cat([self._target, item[other]])
 
-    def _keys(self, exclude: Exclude) -> tuple[Tensor, int]:
-        """Sorted keys of a policy's (sequence, item) pairs, and their stride."""
-        if exclude not in self._built:
-            self._built[exclude] = self._build(exclude)
-        return self._built[exclude]
-
-    def _build(self, exclude: Exclude) -> tuple[Tensor, int]:
-        batch = self._batch
-        if exclude == "window":
-            told = batch.items != HIDDEN
-            items = torch.cat([batch.items[told], batch.target])
-            sequence = torch.cat([batch.sequence[told], batch.sequence[batch.query]])
-        else:
-            if batch.seen is None:
-                raise ValueError("exclude=history needs batches that carry the users' items (seen)")
-            items, sequence = batch.seen.values, batch.seen.row
-        stride = int(items.max()) + 1
-        keys: Tensor = torch.unique(sequence * stride + items)  # sorted
-        return keys, stride
+    def _sets(self, exclude: Exclude) -> ItemSets:
+        """The sets of "window" or "history", which belong to the batch and are built once."""
+        return self._batch.window if exclude == "window" else self._batch.history
 
 
 Policy = Exclude | tuple[tuple[Exclude, int], ...]

@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from negrec.types import Batch, Exclusion, HeldOut, Jagged, Negatives, Queries, slices
+from negrec.types import Batch, HeldOut, ItemSets, Jagged, Negatives, Queries, slices
 from negrec.world import World
 from tests import toy
 
@@ -127,13 +127,30 @@ def test_an_item_above_all_others_is_in_no_set():
 
 def test_sets_are_built_once(monkeypatch):
     built = []
-    build = Exclusion._build
-    monkeypatch.setattr(Exclusion, "_build", lambda self, p: built.append(p) or build(self, p))
+    build = ItemSets.of
+    monkeypatch.setattr(ItemSets, "of", lambda *pairs: built.append(1) or build(*pairs))
     queries = toy.queries(toy.batch(toy.random_histories(12, 20, 8)))
     negatives = Negatives(torch.ones(1, 3, dtype=torch.int64), exclude="history")
     for some in (queries, queries.detach(), queries.select(slice(0, 5))):
         negatives.valid(some)
-    assert built == ["history"]
+    assert built == [1]
+
+
+def test_what_is_built_of_a_batch_moves_with_it():
+    batch = toy.batch([[1, 2, 3], [4, 5]])
+    assert batch.built == frozenset()
+    rows, sets, times = batch.rows, batch.history, batch.times
+    assert batch.built == {"rows", "history", "times"}
+    there = batch.to("cpu")
+    assert there.built == batch.built
+    assert torch.equal(there.rows.token, rows.token)
+    assert torch.equal(there.history.keys, sets.keys)
+    elsewhere = batch.to("meta")  # nothing can be built there: its numbers are not to be had
+    assert elsewhere.rows.token.is_meta
+    assert elsewhere.history.keys.is_meta
+    assert elsewhere.times.slot.is_meta
+    assert not elsewhere.times.sizes.is_meta  # PyTorch wants them on the CPU
+    assert torch.equal(elsewhere.times.sizes, times.sizes)
 
 
 def test_mined_candidates_are_selected_with_their_queries():

@@ -307,39 +307,52 @@ def _error(
     device: torch.device, dtype: torch.dtype, width: int, longest: int, causal: bool
 ) -> float:
     """The largest difference to PyTorch in float64, of outputs and gradients of about 1."""
-    block, heads = launch(width, longest, dtype)["block"], 2
-    lengths = [2 * block + 3, 0, 1, 5]
+    heads, lengths = 2, [2 * launch(width, longest, dtype)["block"] + 3, 0, 1, 5]
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     generator = torch.Generator().manual_seed(0)
-    shape = (sum(lengths), 3 * heads * width)
-    given = torch.randn(shape, generator=generator).to(dtype)
-    gradient = torch.randn(shape[0], heads * width, generator=generator).to(dtype)
+    n = sum(lengths)
+    given = torch.randn(n, 3 * heads * width, generator=generator).to(dtype)
+    gradient = torch.randn(n, heads * width, generator=generator).to(dtype)
 
-    def run(dropout: float) -> tuple[Tensor, Tensor]:
+    def run(qkv: Tensor, dropout: float) -> Tensor:
+        x = qkv.to(device)
+        return attention(x, offsets.to(device), max(lengths), heads, causal, dropout, seed=1)
+
+    def kept() -> list[Tensor]:
+        """Which weights of each sequence are not dropped, (H, L, L)."""
+        place = torch.arange(n) - torch.repeat_interleave(offsets[:-1], offsets.diff())
+        columns = []
+        for first in range(0, max(lengths), width):
+            # Equal weights; number j of an output is the weight of key first + j.
+            one = (place[:, None] == first + torch.arange(width)).to(dtype)
+            values = one.repeat(1, heads)
+            qkv = torch.cat([torch.zeros(n, 2 * heads * width, dtype=dtype), values], 1)
+            columns.append(run(qkv, 0.5).cpu().view(n, heads, width) > 0)
+        seen = torch.cat(columns, 2).transpose(0, 1)
+        return [x[..., : x.shape[1]] for x in torch.split(seen, lengths, dim=1)]
+
+    errors = []
+    for dropout in (0.0, 0.5):
         x = given.to(device).detach().requires_grad_()
-        out = attention(x, offsets.to(device), max(lengths), heads, causal, dropout, seed=1)
+        out = run(x, dropout)
         (of_x,) = torch.autograd.grad(out, x, gradient.to(device))
-        return out.detach().cpu().double(), of_x.cpu().double()
-
-    exact = given.double().requires_grad_()
-    plain = torch.cat([_plain(x, heads, causal) for x in torch.split(exact, lengths)])
-    (of_exact,) = torch.autograd.grad(plain, exact, gradient.double())
-    out, of_x = run(0.0)
-    errors = [(out - plain.detach()).abs().max(), (of_x - of_exact).abs().max()]
-    # Outputs are linear in the values: g . out is g's gradient at the values, times the values,
-    # if forward and backward drop alike.
-    out, of_x = run(0.5)
-    there, back = (gradient.double() * out).sum(), (of_x * given.double()).chunk(3, 1)[2].sum()
-    errors.append((there - back).abs() / out.norm())
+        exact = given.double().requires_grad_()
+        scale = [k.double() * 2 for k in kept()] if dropout else [torch.ones(())] * len(lengths)
+        parts = torch.split(exact, lengths)
+        plain = torch.cat([_plain(x, heads, causal, k) for x, k in zip(parts, scale, strict=True)])
+        (of_exact,) = torch.autograd.grad(plain, exact, gradient.double())
+        errors.append((out.detach().cpu() - plain.detach()).abs().max())
+        errors.append((of_x.cpu() - of_exact).abs().max())
     return float(torch.stack(errors).max())
 
 
-def _plain(qkv: Tensor, heads: int, causal: bool) -> Tensor:
-    """Attention inside one sequence, (L, 3 D) to (L, D)."""
-    q, k, v = qkv.view(len(qkv), 3, heads, qkv.shape[1] // 3 // heads).permute(1, 2, 0, 3)
+def _plain(qkv: Tensor, heads: int, causal: bool, scale: Tensor) -> Tensor:
+    """Attention inside one sequence with weights times a scale (H, L, L), (L, 3 D) to (L, D)."""
+    n = len(qkv)
+    q, k, v = qkv.view(n, 3, heads, qkv.shape[1] // 3 // heads).permute(1, 2, 0, 3)
     scores = q @ k.mT * q.shape[-1] ** -0.5
     if causal:
-        future = torch.ones(len(qkv), len(qkv), dtype=torch.bool).triu(1)
+        future = torch.ones(n, n, dtype=torch.bool).triu(1)
         scores = scores.masked_fill(future, -torch.inf)
-    attended: Tensor = (scores.softmax(-1) @ v).transpose(0, 1).flatten(1)
+    attended: Tensor = (scores.softmax(-1) * scale @ v).transpose(0, 1).flatten(1)
     return attended

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from negrec.kernels import native
+from negrec.kernels import gpu, native
 from negrec.kernels.tiles import (
     BLOCK,
     Pairs,
@@ -31,9 +31,9 @@ def draw(
 
     Inverse CDF in levels: a uniform number picks a stretch of the catalogue, what is left of it a
     block of columns there, and what is left of that the column. Only sums of blocks are added up
-    over a whole row, in float64; no (n, V) tensor is held where V is large. Compiled code makes
-    the same draws of the same generator, but where rounding moves the border of an item past the
-    uniform number.
+    over a whole row, in float64; no (n, V) tensor is held where V is large. Compiled code (C++, or
+    Triton on CUDA) makes the same draws of the same generator, but where rounding moves the border
+    of an item past the uniform number.
 
     Args:
         hidden: (n, D), already scaled by whatever sharpens the distribution.
@@ -56,6 +56,11 @@ def draw(
             *(row, column, len(row), u, k, out),
         )
         return out
+    if isinstance(ruled_out, Pairs) and gpu.serves(hidden, matrix, half=False):
+        from negrec.kernels import draw_triton
+
+        if draw_triton.works(device, matrix.shape[1]):
+            return draw_triton.draw(hidden, matrix, ruled_out.row, ruled_out.column, u)
     parts = list(chunks(n, tile_rows(len(matrix))))
     if isinstance(ruled_out, Tensor):
         left_out: list[Pairs | Tensor] = [ruled_out[part] for part in parts]
@@ -84,7 +89,7 @@ def _draw(
     highest = top.amax(1, keepdim=True)
     highest.masked_fill_(highest == -torch.inf, 0)
     share *= (top - highest).double().exp()
-    stretch_of, rest = _invert(share.cumsum(1), u)
+    stretch_of, rest = invert(share.cumsum(1), u)
     rest /= share.gather(1, stretch_of)
     drawn = torch.full_like(stretch_of, -1)
     for index, stretch in enumerate(columns):
@@ -117,7 +122,7 @@ def pick(weight: Tensor, u: Tensor) -> Tensor:
     n = len(weight)
     blocks = weight.view(n, -1, BLOCK)
     cdf = blocks.sum(2).double().cumsum(1)  # (n, V / 64)
-    block, rest = _invert(cdf, u)
+    block, rest = invert(cdf, u)
     index = torch.arange(n, device=weight.device)[:, None]
     inner = blocks[index, block].double().cumsum(2)  # (n, k, 64)
     # Rounding of the block's float32 sum may leave u beyond the block's own end.
@@ -127,7 +132,7 @@ def pick(weight: Tensor, u: Tensor) -> Tensor:
     return (block * BLOCK + column).masked_fill_(cdf[:, -1:] == 0, -1)
 
 
-def _invert(cdf: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
+def invert(cdf: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:
     """Which part of a row a uniform number falls into, and how far, two tensors (n, k).
 
     Args:

@@ -1,10 +1,9 @@
 """Draws from the softmax over a catalogue for CUDA, in Triton: no (N, V) tensor is written.
 
-Two-level inverse CDF. A first kernel multiplies tiles of queries and items, and leaves of each
+Inverse CDF in two levels. A first kernel multiplies tiles of queries and items, and leaves of each
 tile its queries' highest scores and sums of weights: 1/64 of what the scores would take. PyTorch
 picks each draw's tile by those sums. A second kernel forms that tile's scores once more, for the
-draw's query alone, and picks the item. The numbers that decide come from the step's generator.
-
+draw's query alone, and picks the item.
 Imported where there is Triton only.
 """
 
@@ -18,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from negrec.kernels.draw import invert
 from negrec.kernels.gpu import trusted
 
 _TILE = 128  # items of a tile
@@ -42,7 +42,7 @@ def _sums(
     width: tl.constexpr, lanes: tl.constexpr, rows: tl.constexpr, tile: tl.constexpr,
 ):  # fmt: skip
     """Of a tile of queries and items: each query's highest score, and its sum of weights."""
-    of_rows, of_items = tl.program_id(0), tl.program_id(1)
+    of_rows, of_items = tl.program_id(0) // n_tiles, tl.program_id(0) % n_tiles
     local = of_rows * rows + tl.arange(0, rows)
     row = first + local
     column = of_items * tile + tl.arange(0, tile)
@@ -95,7 +95,8 @@ def _pick(
     weight = tl.exp(scores - tl.where(highest == float("-inf"), 0.0, highest))
     cumulated = tl.cumsum(weight, 0)
     reached = tl.load(share + draw) * tl.max(cumulated, 0)
-    # Of the items that can be drawn: the first beyond, or the last where rounding leaves none.
+    # Of the items that can be drawn: the first beyond, or the last where rounding leaves none; -1
+    # where there is none at all.
     possible = weight > 0
     beyond = tl.min(tl.where(possible & (cumulated > reached), column, n_items), 0)
     last = tl.max(tl.where(possible, column, -1), 0)
@@ -134,83 +135,49 @@ def launch(width: int) -> dict[str, int]:
 def draw(
     hidden: Tensor,
     matrix: Tensor,
-    ruled_out: tuple[Tensor, Tensor],
-    k: int,
-    generator: torch.Generator | None,
+    row: Tensor,
+    column: Tensor,
+    u: Tensor,
+    sums: int = _SUMS,
 ) -> Tensor:
-    r"""Draws k columns of each query with replacement, in proportion to exp(hidden . item).
-
-    Exact up to rounding: scores and weights are float32, sums over tiles float64.
+    """What ``negrec.kernels.draw.draw`` draws, given its numbers.
 
     Args:
-        hidden: already scaled by whatever sharpens the distribution, float32, (N, D).
-        matrix: item vectors, float32, (V, D).
-        ruled_out: (query, column) pairs that are not drawn, in any order, (P,) each; a column of
-            -1 rules nothing out.
-        k: draws per query.
-        generator: source of randomness, on the device of the queries.
+        hidden: (N, D), float32.
+        matrix: (V, D), float32.
+        row: of the cells that are ruled out, in any order, (P,).
+        column: of these; -1 rules nothing out.
+        u: numbers in [0, 1), float64, (N, k).
+        sums: tiles whose sums are held at once.
 
     Returns:
-        Columns, int64, (N, k); -1 where all columns of a query are ruled out.
-    """
-    n, n_tiles = len(hidden), triton.cdiv(len(matrix), _TILE)
-    u = torch.rand(n, k, dtype=torch.double, device=hidden.device, generator=generator)
-    return draw_at(hidden, matrix, ruled_out, u, max(1, _SUMS // (n_tiles * _ROWS)) * _ROWS)
-
-
-def draw_at(
-    hidden: Tensor, matrix: Tensor, ruled_out: tuple[Tensor, Tensor], u: Tensor, at_once: int
-) -> Tensor:
-    """Inverts the CDF of each query at given numbers.
-
-    Args:
-        hidden: see ``draw``.
-        matrix: see ``draw``.
-        ruled_out: see ``draw``.
-        u: numbers in [0, 1), float64, (N, k).
-        at_once: queries whose sums are held at once, a multiple of 64.
+        Columns, int64, (N, k); -1 where all items of a row are ruled out.
     """
     hidden, matrix = hidden.contiguous(), matrix.contiguous()
     n_tiles, sizes = triton.cdiv(len(matrix), _TILE), launch(matrix.shape[1])
-    pairs = _Pairs.of(*ruled_out, len(hidden), n_tiles)
+    pairs = _Pairs.of(row, column, len(hidden), n_tiles)
     given = (hidden, matrix, pairs.row, pairs.column, pairs.bounds)
     drawn = torch.empty(u.shape, dtype=torch.int64, device=u.device)
+    # Whole tiles of queries, of which each has its own stretch of the pairs.
+    at_once = max(1, sums // (n_tiles * _ROWS)) * _ROWS
     for first in range(0, len(hidden), at_once):
-        part = u[first : first + at_once]
-        n, k = part.shape
+        own = u[first : first + at_once]
+        n, k = own.shape
         top, total = hidden.new_empty(n, n_tiles), hidden.new_empty(n, n_tiles)
-        grid = (triton.cdiv(n, _ROWS), n_tiles)
-        _sums[grid](
+        _sums[(triton.cdiv(n, _ROWS) * n_tiles,)](
             *given, top, total, first, len(hidden), len(matrix), n_tiles,
             num_warps=8, num_stages=1, **sizes,
         )  # fmt: skip
-        chosen, share, possible = _tiles(top, total, part)
-        columns = torch.empty(n, k, dtype=torch.int64, device=u.device)
+        highest = top.amax(1, keepdim=True)
+        weight = total * torch.exp(top - highest.masked_fill(highest == -torch.inf, 0))
+        tile, rest = invert(weight.double().cumsum(1), own)
+        share = (rest / weight.gather(1, tile)).float()
+        part = drawn[first : first + at_once]  # which the kernel writes to
         _pick[(n * k,)](
-            *given, chosen, share, columns, first, k, len(matrix), n_tiles,
+            *given, tile, share, part, first, k, len(matrix), n_tiles,
             num_warps=4, num_stages=1, **sizes,
         )  # fmt: skip
-        drawn[first : first + at_once] = torch.where(possible, columns, -1)
     return drawn
-
-
-def _tiles(top: Tensor, total: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The tile that each draw falls into, (n, k), what is left of its number, and if there is any.
-
-    Args:
-        top: highest score of each tile, -inf where nothing is to be drawn, (n, tiles).
-        total: sum of exp(score - top), (n, tiles).
-        u: numbers in [0, 1), float64, (n, k).
-    """
-    highest = top.amax(1, keepdim=True)
-    weight = total * torch.exp(top - highest.masked_fill(highest == -torch.inf, 0))
-    cdf = weight.double().cumsum_(1)
-    end = cdf[:, -1:]
-    u = torch.minimum(u * end, torch.nextafter(end, torch.zeros_like(end)))
-    tile = torch.searchsorted(cdf, u, right=True).clamp_(max=cdf.shape[1] - 1)
-    before = cdf.gather(1, (tile - 1).clamp_(min=0)).masked_fill_(tile == 0, 0)
-    own = (cdf.gather(1, tile) - before).clamp_(min=torch.finfo(torch.double).tiny)
-    return tile.contiguous(), ((u - before) / own).float().contiguous(), end > 0
 
 
 @cache
@@ -233,9 +200,8 @@ def _error(device: torch.device, width: int) -> float:
     u = torch.rand(n, k, dtype=torch.double, generator=generator)
     row = torch.tensor([0, 1, 1, 2])
     column = torch.tensor([0, 7, n_items - 1, -1])
-    on_device = (hidden, matrix, row, column, u)
-    h, m, r, c, numbers = (x.to(device) for x in on_device)
-    drawn = draw_at(h, m, (r, c), numbers, _ROWS).cpu()
+    h, m, r, c, numbers = (x.to(device) for x in (hidden, matrix, row, column, u))
+    drawn = draw(h, m, r, c, numbers).cpu()
     weight = (hidden.double() @ matrix.double().T).exp()
     weight[row[:-1], column[:-1]] = 0
     cdf = weight.cumsum(1)

@@ -17,13 +17,10 @@ log = logging.getLogger(__name__)
 _HALF = (torch.bfloat16, torch.float16)
 
 
-def serves(*tensors: Tensor) -> bool:
-    """Whether there is Triton, chosen, for tensors like these: on CUDA, float32 or half of it."""
-    return (
-        all(t.is_cuda and t.dtype in (torch.float32, *_HALF) for t in tensors)
-        and native.asked()
-        and _there()
-    )
+def serves(*tensors: Tensor, half: bool = True) -> bool:
+    """Whether Triton is there, and chosen, for such tensors: CUDA, float32, or 16 bits (half)."""
+    kinds = (torch.float32, *_HALF) if half else (torch.float32,)
+    return all(t.is_cuda and t.dtype in kinds for t in tensors) and native.asked() and _there()
 
 
 @cache

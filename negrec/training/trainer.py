@@ -7,7 +7,7 @@ import math
 import os
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Literal
@@ -29,6 +29,7 @@ from negrec.training.distributed import check_same, share_checkpoint, share_stat
 from negrec.training.early_stopping import EarlyStopping
 from negrec.training.interruption import InterruptedRunError, Interruption
 from negrec.training.lazy_adam import LazyAdam
+from negrec.training.prefetch import Prefetch
 from negrec.training.progress import TrainingProgress
 from negrec.training.schedule import SCHEDULES, factor
 from negrec.types import Batch, Outcome, Step
@@ -312,7 +313,10 @@ class _Run:
         ):
             try:
                 while at.epoch < trainer.max_epochs and not self.stopping.exhausted:
-                    self.train_epoch(interruption, progress)
+                    whole = trainer.loader.epoch(at.epoch, at.step)
+                    made = (batch.part(self.world) for batch in whole)
+                    with Prefetch(made, trainer.device) as batches:
+                        self.train_epoch(batches, interruption, progress)
                     self.end_epoch(progress)
             finally:
                 if isinstance(self.optimizer, LazyAdam):
@@ -331,7 +335,9 @@ class _Run:
             self.load_weights(shared)
         return Fit(at.epoch, at.best_epoch, best_value, converged, at.seconds, at.seconds_to_best)
 
-    def train_epoch(self, interruption: Interruption, progress: TrainingProgress) -> None:
+    def train_epoch(
+        self, batches: Iterable[Batch], interruption: Interruption, progress: TrainingProgress
+    ) -> None:
         trainer, at = self.trainer, self.at
         device = trainer.device
         self.model.train()
@@ -361,8 +367,7 @@ class _Run:
             at.epoch_seconds, at.seconds = before + now, seconds_before + now
             at.sampler_seconds = self.times["sampler"]
 
-        for batch in trainer.loader.epoch(at.epoch, at.step):
-            batch = batch.part(self.world).to(device)
+        for batch in batches:
             step = Step(at.epoch, at.step, self.generator, batch.key, self.timer, self.shared)
             outcome = self.step(step, batch)
             loss, n = outcome.loss.detach(), len(batch.whole.target)

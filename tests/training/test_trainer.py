@@ -16,9 +16,11 @@ from negrec.objectives.ranking import Ranking
 from negrec.samplers.genni import GenNi
 from negrec.samplers.in_batch import InBatch
 from negrec.samplers.uniform import Uniform
+from negrec.training import trainer as trainer_module
 from negrec.training.checkpoint import Checkpoints, load
 from negrec.training.interruption import InterruptedRunError
 from negrec.training.lazy_adam import LazyAdam
+from negrec.training.prefetch import Prefetch
 from negrec.training.trainer import Trainer, clip, finite
 from tests import toy
 
@@ -578,3 +580,34 @@ def test_what_is_bound_does_not_depend_on_what_was_drawn_before(tmp_path):
         heads.append(run.objective.head.weight)
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
+
+
+def test_batches_made_ahead_change_nothing(tmp_path, monkeypatch):
+    plain = Run(tmp_path / "plain", sampler=lambda info: Uniform(info, k=2, exclude="history"))
+    plain.fit()
+    made = []
+
+    class Ahead(Prefetch):
+        def __init__(self, batches, device):
+            super().__init__(batches, device, ahead=2)
+            made.append(self)
+
+    monkeypatch.setattr("negrec.training.trainer.Prefetch", Ahead)
+    ahead = Run(tmp_path / "ahead", sampler=lambda info: Uniform(info, k=2, exclude="history"))
+    # Cut off in the second epoch, at a step whose next batches are made: they are made again.
+    steps, step = [], trainer_module._Run.step
+
+    def cut(self, *args):
+        if len(steps) == 7:
+            raise InterruptedError
+        steps.append(1)
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module._Run, "step", cut)
+        with pytest.raises(InterruptedError):
+            ahead.fit()
+    ahead.fit()
+    assert len(made) > 4
+    assert same(ahead.model.state_dict(), plain.model.state_dict())
+    assert "history" in made[-1]._asked
