@@ -35,6 +35,9 @@ LOSSES = {"bce, k=1": "bce", "gbce, k=256": "gbce", "sampled softmax, k=256": "s
 SHARED = "sampler.share=sequence"
 
 
+INDEXED = "genni index=clusters"
+
+
 @dataclass(frozen=True)
 class Row:
     """A sampler as it is measured.
@@ -61,6 +64,11 @@ ROWS = (
         ("sampler=adaptive", "k=256", "pool=1024"),
     ),
     Row("genni beta=1", ("sampler=genni",), ("sampler=genni", "k=256")),
+    Row(
+        INDEXED,
+        ("sampler=genni", "index=clusters"),
+        ("sampler=genni", "index=clusters", "k=256"),
+    ),
     Row("genni beta=0.1", ("sampler=genni", "beta=0.1"), ("sampler=genni", "beta=0.1", "k=256")),
 )
 FULL = "all items: softmax"
@@ -136,6 +144,12 @@ def markdown(found: Mapping[Cell, Steps | None], threads: int, clock: Clock) -> 
             ]
             shown += [""] * (len(LOSSES) - len(shown))
             lines.append(f"| {n_items:,} | {sampler} | " + " | ".join(shown) + " |")
+    prepared = [
+        f"{steps.first[clock] - steps.each(clock):.2g} s ({cell.n_items:,} items)"
+        for cell, steps in found.items()
+        if steps is not None and (cell.sampler, cell.loss) == (INDEXED, next(iter(LOSSES)))
+    ]
+    lines += ["", f"{INDEXED} also groups the items once in an epoch: {', '.join(prepared)}."]
     return "\n".join(lines)
 
 

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -32,12 +32,14 @@ class Steps:
 
     Attributes:
         seconds: of the steps together, by the clock, and of the processor in all threads.
+        first: of the epoch's first step, which is none of them: some samplers prepare in it.
         steps: how many.
         queries: in all of them.
         peak_mb: the most that the process took, see ``negrec.training.cost.Peak``.
     """
 
     seconds: dict[Clock, float]
+    first: dict[Clock, float]
     steps: int
     queries: int
     peak_mb: float
@@ -50,6 +52,14 @@ class Steps:
         return 1000 * self.seconds[clock] / self.queries
 
 
+class Note(NamedTuple):
+    """When a batch was asked for, and its queries."""
+
+    wall: float
+    cpu: float
+    queries: int
+
+
 class Clocked(Loader):
     """A loader that notes when it is asked for a batch, and how many queries it gives.
 
@@ -59,11 +69,12 @@ class Clocked(Loader):
     def __init__(self, whole: Loader) -> None:
         super().__init__(whole.sequences, whole.batch_size, whole.seed)
         self.whole = whole
-        self.notes: list[tuple[float, float, int]] = []
+        self.notes: list[Note] = []
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
         for batch in self.whole.epoch(epoch, start):
-            self.notes.append((time.perf_counter(), time.process_time(), len(batch.target)))
+            note = Note(time.perf_counter(), time.process_time(), len(batch.target))
+            self.notes.append(note)
             yield batch
 
 
@@ -104,10 +115,17 @@ def measured(cfg: DictConfig, data: bench.Data, steps: int, warm_up: int = 2) ->
         return trainer, model, objective
 
     with quiet():
-        found = cost.measure(build, steps + 1, warm_up)
+        found = cost.measure(build, steps + 2, warm_up)
     assert found is not None
-    notes = clocked[0].notes[-steps - 1 :]
-    (begun, begun_cpu, _), (ended, ended_cpu, last) = notes[0], notes[-1]
-    seconds: dict[Clock, float] = {"wall": ended - begun, "cpu": ended_cpu - begun_cpu}
-    queries = sum(n for _, _, n in notes) - last
-    return Steps(seconds, steps, queries, found.peak_mb or math.nan)
+    began, *notes = clocked[0].notes[-steps - 2 :]
+    return Steps(
+        between(notes[0], notes[-1]),
+        between(began, notes[0]),
+        steps,
+        sum(note.queries for note in notes[:-1]),
+        found.peak_mb or math.nan,
+    )
+
+
+def between(one: Note, other: Note) -> dict[Clock, float]:
+    return {"wall": other.wall - one.wall, "cpu": other.cpu - one.cpu}
