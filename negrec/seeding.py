@@ -25,3 +25,15 @@ def generator(
 ) -> torch.Generator:
     """A generator at the start of a named stream."""
     return torch.Generator(device).manual_seed(stream_seed(seed, stream, *key))
+
+
+def start_global(device: torch.device, seed: int, stream: str, *key: int) -> None:
+    """Puts torch's global generators, the CPU's and the device's, at the start of a named stream.
+
+    As ``torch.manual_seed``, which keeps a stack trace for every kind of device that is not in
+    use: a millisecond, at each step.
+    """
+    number = stream_seed(seed, stream, *key)
+    torch.default_generator.manual_seed(number)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(number)

@@ -2,7 +2,7 @@ from itertools import product
 
 import torch
 
-from negrec.seeding import generator, stream_seed
+from negrec.seeding import generator, start_global, stream_seed
 
 
 def test_streams_and_keys_never_share_a_seed():
@@ -19,3 +19,10 @@ def test_a_seed_is_the_same_in_every_process():
 def test_generator_starts_its_stream_anew():
     draws = [torch.rand(3, generator=generator(0, "order", 1)).tolist() for _ in range(2)]
     assert draws[0] == draws[1]
+
+
+def test_the_global_stream_is_that_of_torch():
+    torch.manual_seed(stream_seed(0, "dropout", 2, 3))
+    expected = torch.rand(5)
+    start_global(torch.device("cpu"), 0, "dropout", 2, 3)
+    assert torch.equal(torch.rand(5), expected)

@@ -11,8 +11,6 @@ struct Given {
   const uint8_t* bytes;  // of the dropout, in the order of the packed weights; null: none
   int64_t threshold;
 
-  float scale() const { return 1 / std::sqrt(float(d)); }
-  float kept() const { return 256.f / (256 - threshold); }
   int64_t stride() const { return 3 * heads * d; }
   const float* part(int64_t token, int64_t which, int64_t head) const {
     return qkv + token * stride() + (which * heads + head) * d;
@@ -34,8 +32,8 @@ struct Bytes {
     const int64_t slot = g.slot[token];
     const uint8_t* start = g.bytes;
     for (int64_t k = 0; k < g.n_blocks; k++) {
-      const int64_t rows = g.blocks[3 * k + 1], cells = rows * (width = g.blocks[3 * k + 2]);
-      const int64_t within = slot - g.blocks[3 * k];
+      width = g.blocks[3 * k + 2];
+      const int64_t cells = g.blocks[3 * k + 1] * width, within = slot - g.blocks[3 * k];
       if (within < cells) {
         const int64_t row = within / width, column = within % width;
         first = start + (row * g.heads + head) * width * width + column * width + column;
@@ -46,87 +44,140 @@ struct Bytes {
   }
 };
 
-constexpr int ROWS = 4;
-
-inline float sum_of(vec x) {
-  return folded(x, [](auto a, auto b) { return a + b; });
-}
-
-// A thread's floats, handed out piece by piece.
-struct Scratch {
-  Buffer<float> buffer;
-  int64_t used = 0;
-  explicit Scratch(int64_t size) : buffer(size) {}
-  float* take(int64_t size) {
-    used += size;
-    return buffer.data + used - size;
-  }
-};
-
-// out (rows, W vectors) = a (rows, depth) times b (depth, W vectors).
-template <int W>
-inline void tile(const float* const* from, int64_t a_depth, int64_t rows, const float* b,
-                 int64_t b_depth, int64_t depth, float* out, int64_t out_row) {
-  vec sum[ROWS][W] = {};
+// out (R, W vectors) = or += a (R, depth) times b (depth, W vectors).
+template <bool add, int R, int W>
+inline void tile(const float* a, int64_t a_row, int64_t a_depth, const float* b, int64_t b_depth,
+                 int64_t depth, float* out, int64_t out_row) {
+  vec sum[R][W] = {};
   for (int64_t k = 0; k < depth; k++) {
     vec right[W];
     for (int w = 0; w < W; w++) right[w] = load(b + k * b_depth + w * VL);
-    for (int i = 0; i < ROWS; i++)
-      for (int w = 0; w < W; w++) sum[i][w] += from[i][k * a_depth] * right[w];
+    for (int i = 0; i < R; i++)
+      for (int w = 0; w < W; w++) sum[i][w] += a[i * a_row + k * a_depth] * right[w];
   }
-  for (int64_t i = 0; i < rows; i++)
-    for (int w = 0; w < W; w++) store(out + i * out_row + w * VL, sum[i][w]);
+  for (int i = 0; i < R; i++)
+    for (int w = 0; w < W; w++) {
+      float* to = out + i * out_row + w * VL;
+      store(to, add ? load(to) + sum[i][w] : sum[i][w]);
+    }
 }
 
-// out (rows, columns) = a (rows, depth) times b (depth, columns); columns in whole vectors.
+// The same for the columns that fill no vector.
+template <bool add>
+inline void rest(const float* a, int64_t a_row, int64_t a_depth, int64_t rows, const float* b,
+                 int64_t b_depth, int64_t depth, float* out, int64_t out_row, int64_t columns) {
+  for (int64_t i = 0; i < rows; i++)
+    for (int64_t j = 0; j < columns; j++) {
+      float sum = add ? out[i * out_row + j] : 0;
+      for (int64_t k = 0; k < depth; k++) sum += a[i * a_row + k * a_depth] * b[k * b_depth + j];
+      out[i * out_row + j] = sum;
+    }
+}
+
+constexpr int ROWS = 4;
+
+// out (rows, columns) = or += a (rows, depth) times b (depth, columns), for at most ROWS rows.
+template <bool add>
 inline void product(const float* a, int64_t a_row, int64_t a_depth, int64_t rows, const float* b,
                     int64_t b_depth, int64_t depth, float* out, int64_t out_row, int64_t columns) {
-  const float* from[ROWS];
-  for (int64_t i = 0; i < ROWS; i++) from[i] = a + std::min(i, rows - 1) * a_row;
   int64_t j = 0;
-  for (; j + 2 * VL <= columns; j += 2 * VL)
-    tile<2>(from, a_depth, rows, b + j, b_depth, depth, out + j, out_row);
-  if (j < columns) tile<1>(from, a_depth, rows, b + j, b_depth, depth, out + j, out_row);
+#define TILES(R, W)                            \
+  for (; j + W * VL <= columns; j += W * VL)   \
+    tile<add, R, W>(a, a_row, a_depth, b + j, b_depth, depth, out + j, out_row);
+#define CASE(R) \
+  case R:       \
+    TILES(R, 2) TILES(R, 1) break;
+  switch (rows) { CASE(1) CASE(2) CASE(3) CASE(4) }
+#undef CASE
+#undef TILES
+  if (j < columns)
+    rest<add>(a, a_row, a_depth, rows, b + j, b_depth, depth, out + j, out_row, columns - j);
 }
 
-// Rows of d floats, `stride` apart, into rows of `width`, zeros behind.
-inline void copy(const float* from, int64_t stride, int64_t n, int64_t d, float* to, int64_t width) {
-  for (int64_t i = 0; i < n; i++) {
-    std::memcpy(to + i * width, from + i * stride, d * sizeof(float));
-    std::fill(to + i * width + d, to + (i + 1) * width, 0.f);
+// One head of up to VL queries of a sequence: a query for each lane, so that what belongs to a
+// query is never summed across lanes. Of each key there is a vector of weights.
+struct Queries {
+  const Given& g;
+  const int64_t start, n, keys;  // of the first query in its sequence; how many; those they see
+
+  // Rows of d floats turned round, zeros in the lanes without a query, (d, VL).
+  void turn(const float* from, int64_t stride, float* to) const {
+    for (int64_t c = 0; c < g.d; c++) store(to + c * VL, vec{});
+    for (int64_t i = 0; i < n; i++)
+      for (int64_t c = 0; c < g.d; c++) to[c * VL + i] = from[i * stride + c];
   }
-}
 
-// The same turned round: d rows of `width`.
-inline void turn(const float* from, int64_t stride, int64_t n, int64_t d, float* to, int64_t width) {
-  for (int64_t c = 0; c < d; c++) std::fill(to + c * width + n, to + (c + 1) * width, 0.f);
-  for (int64_t i = 0; i < n; i++)
-    for (int64_t c = 0; c < d; c++) to[c * width + i] = from[i * stride + c];
-}
-
-// Scores (the first `keys` of a row) to weights that sum to 1, zeros behind, in whole vectors.
-inline void softmax(float* row, int64_t keys, int64_t width, float scale) {
-  for (int64_t j = keys; j < width; j++) row[j] = -INFINITY;
-  vec most = fill(-INFINITY);
-  for (int64_t j = 0; j < width; j += VL) most = larger(load(row + j), most);
-  const float top = folded(most, [](auto a, auto b) { return a > b ? a : b; });
-  vec total = {};
-  for (int64_t j = 0; j < width; j += VL) {
-    const vec weight = exp_from((load(row + j) - top) * scale, 0.f);
-    store(row + j, weight);
-    total += weight;
+  // Products of keys (or values) and queries (or gradients), (keys, VL).
+  void meet(const float* rows, const float* turned, float* out) const {
+    for (int64_t j = 0; j < keys; j += ROWS)
+      product<false>(rows + j * g.stride(), g.stride(), 1, std::min<int64_t>(ROWS, keys - j), turned,
+                     VL, g.d, out + j * VL, VL, VL);
   }
-  const float share = 1 / sum_of(total);
-  for (int64_t j = 0; j < width; j += VL) store(row + j, load(row + j) * share);
-}
 
-// What each weight is multiplied with: 0 or `kept`.
-inline void factors(const Bytes& bytes, const Given& g, int64_t i, int64_t keys, int64_t width,
-                    float* out) {
-  const uint8_t* byte = bytes.first + i * bytes.width;
-  const float kept = g.kept();
-  for (int64_t j = 0; j < keys; j++) out[j] = byte[j] >= g.threshold ? kept : 0.f;
-  std::fill(out + keys, out + width, 0.f);
+  // Scores to weights that sum to 1 over the keys that a query sees, 0 of others.
+  void softmax(float* scores) const {
+    const float scale = 1 / std::sqrt(float(g.d));
+    ivec lane;
+    for (int i = 0; i < VL; i++) lane[i] = start + i;
+    if (g.causal)
+      for (int64_t j = start + 1; j < keys; j++) {
+        const vec score = load(scores + j * VL);
+        store(scores + j * VL, lane < int32_t(j) ? fill(-INFINITY) : score);
+      }
+    vec top = load(scores), total = {};
+    for (int64_t j = 1; j < keys; j++) top = larger(load(scores + j * VL), top);
+    for (int64_t j = 0; j < keys; j++) {
+      const vec weight = exp_from((load(scores + j * VL) - top) * scale, 0.f);
+      store(scores + j * VL, weight);
+      total += weight;
+    }
+    const vec share = 1 / total;
+    for (int64_t j = 0; j < keys; j++) store(scores + j * VL, load(scores + j * VL) * share);
+  }
+
+  // What each weight is multiplied with, 0 or 1 / (1 - p), (keys, VL).
+  void factors(const Bytes& bytes, float* out) const {
+    const float kept = 256.f / (256 - g.threshold);
+    for (int64_t j = 0; j < keys; j++) store(out + j * VL, vec{});
+    for (int64_t i = 0; i < n; i++) {
+      const uint8_t* byte = bytes.first + (start + i) * bytes.width;
+      const int64_t seen = g.causal ? start + i + 1 : keys;
+      for (int64_t j = 0; j < seen; j++) out[j * VL + i] = byte[j] >= g.threshold ? kept : 0.f;
+    }
+  }
+
+  // Sums over the keys of weights (keys, VL) times rows of keys (or values), a row per query.
+  void gather(const float* weights, const float* rows, float* out, int64_t out_row) const {
+    for (int64_t i = 0; i < n; i += ROWS) {
+      const int64_t some = std::min<int64_t>(ROWS, n - i);
+      const int64_t seen = g.causal ? start + i + some : keys;
+      product<false>(weights + i, 1, VL, some, rows, g.stride(), seen, out + i * out_row, out_row, g.d);
+    }
+  }
+
+  // Adds to each key's row the sum over the queries of weights times the queries' rows.
+  void scatter(const float* weights, const float* rows, int64_t stride, float* out,
+               int64_t out_row) const {
+    for (int64_t j = 0; j < keys; j += ROWS) {
+      const int64_t first = g.causal ? std::max<int64_t>(j - start, 0) : 0;  // that sees key j
+      product<true>(weights + j * VL + first, VL, 1, std::min<int64_t>(ROWS, keys - j),
+                    rows + first * stride, stride, n - first, out + j * out_row, out_row, g.d);
+    }
+  }
+};
+
+// Calls visit(first token, head, queries, bytes) for all queries, those of a sequence's head in turn.
+template <class Visit>
+inline void each(const Given& g, int64_t sequence, Visit visit) {
+  const int64_t first = g.offsets[sequence], n = g.offsets[sequence + 1] - first;
+  if (n == 0) return;
+  for (int64_t h = 0; h < g.heads; h++) {
+    const Bytes bytes(g, first, h);
+    for (int64_t i = 0; i < n; i += VL) {
+      const int64_t some = std::min<int64_t>(VL, n - i);
+      visit(first, h, Queries{g, i, some, g.causal ? i + some : n}, bytes);
+    }
+  }
 }
 
 }  // namespace attention
@@ -137,40 +188,24 @@ NEGREC void attention_forward(const float* qkv, const int64_t* offsets, const in
                               int64_t threshold, float* out, int64_t threads) {
   using namespace attention;
   const Given g{qkv, offsets, slot, blocks, sequences, n_blocks, heads, d, causal != 0, bytes, threshold};
-  const int64_t most = filled(g.longest()), wide = filled(d);
+  const int64_t longest = g.longest();
 #pragma omp parallel num_threads(threads)
   {
-    Scratch scratch(d * most + most * wide + ROWS * most + most + ROWS * wide);
-    float* keys = scratch.take(d * most);
-    float* values = scratch.take(most * wide);
-    float* weights = scratch.take(ROWS * most);
-    float* factor = scratch.take(most);
-    float* sums = scratch.take(ROWS * wide);
-#pragma omp for schedule(dynamic, 4)
-    for (int64_t b = 0; b < sequences; b++) {
-      const int64_t first = offsets[b], n = offsets[b + 1] - first, width = filled(n);
-      for (int64_t h = 0; h < heads && n > 0; h++) {
-        turn(g.part(first, 1, h), g.stride(), n, d, keys, width);
-        copy(g.part(first, 2, h), g.stride(), n, d, values, wide);
-        const Bytes drops(g, first, h);
-        for (int64_t i = 0; i < n; i += ROWS) {
-          const int64_t rows = std::min<int64_t>(ROWS, n - i), reach = g.causal ? i + rows : n;
-          const int64_t columns = filled(reach);
-          product(g.part(first + i, 0, h), g.stride(), 1, rows, keys, width, d, weights, most, columns);
-          for (int64_t r = 0; r < rows; r++) {
-            float* row = weights + r * most;
-            const int64_t seen = g.causal ? i + r + 1 : n;
-            softmax(row, seen, columns, g.scale());
-            if (!bytes) continue;
-            factors(drops, g, i + r, seen, columns, factor);
-            for (int64_t j = 0; j < columns; j += VL) store(row + j, load(row + j) * load(factor + j));
-          }
-          product(weights, most, 1, rows, values, wide, reach, sums, wide, wide);
-          for (int64_t r = 0; r < rows; r++)
-            std::memcpy(out + ((first + i + r) * heads + h) * d, sums + r * wide, d * sizeof(float));
+    Buffer<float> turned(d * VL), weights(longest * VL), factor(longest * VL);
+#pragma omp for schedule(dynamic, 8)
+    for (int64_t b = 0; b < sequences; b++)
+      each(g, b, [&](int64_t first, int64_t h, const Queries& some, const Bytes& drops) {
+        some.turn(g.part(first + some.start, 0, h), g.stride(), turned.data);
+        some.meet(g.part(first, 1, h), turned.data, weights.data);
+        some.softmax(weights.data);
+        if (bytes) {
+          some.factors(drops, factor.data);
+          for (int64_t j = 0; j < some.keys * VL; j += VL)
+            store(weights.data + j, load(weights.data + j) * load(factor.data + j));
         }
-      }
-    }
+        some.gather(weights.data, g.part(first, 2, h), out + ((first + some.start) * heads + h) * d,
+                    heads * d);
+      });
   }
 }
 
@@ -182,72 +217,41 @@ NEGREC void attention_backward(const float* qkv, const int64_t* offsets, const i
                                int64_t threads) {
   using namespace attention;
   const Given g{qkv, offsets, slot, blocks, sequences, n_blocks, heads, d, causal != 0, bytes, threshold};
-  const int64_t most = filled(g.longest()), wide = filled(d), stride = g.stride();
+  const int64_t longest = g.longest(), stride = g.stride();
+  const float scale = 1 / std::sqrt(float(d));
 #pragma omp parallel num_threads(threads)
   {
-    Scratch scratch(2 * d * most + 3 * most * wide + 2 * most * most + 2 * most + ROWS * wide);
-    float* turned_keys = scratch.take(d * most);
-    float* turned_values = scratch.take(d * most);
-    float* queries = scratch.take(most * wide);
-    float* keys = scratch.take(most * wide);
-    float* incoming = scratch.take(most * wide);
-    float* dropped = scratch.take(most * most);    // the weights that met the values
-    float* of_scores = scratch.take(most * most);  // first the weights
-    float* of_weights = scratch.take(most);
-    float* factor = scratch.take(most);
-    float* sums = scratch.take(ROWS * wide);
-#pragma omp for schedule(dynamic, 4)
+    Buffer<float> turned(d * VL), weights(longest * VL), dropped(longest * VL), factor(longest * VL);
+#pragma omp for schedule(dynamic, 8)
     for (int64_t b = 0; b < sequences; b++) {
-      const int64_t first = offsets[b], n = offsets[b + 1] - first, width = filled(n);
-      for (int64_t h = 0; h < heads && n > 0; h++) {
-        turn(g.part(first, 1, h), stride, n, d, turned_keys, width);
-        turn(g.part(first, 2, h), stride, n, d, turned_values, width);
-        copy(g.part(first, 0, h), stride, n, d, queries, wide);
-        copy(g.part(first, 1, h), stride, n, d, keys, wide);
-        copy(gradient + (first * heads + h) * d, heads * d, n, d, incoming, wide);
-        const Bytes drops(g, first, h);
-        const auto hand_out = [&](int64_t token, int64_t which, int64_t rows) {
-          for (int64_t r = 0; r < rows; r++)
-            std::memcpy(of_qkv + (token + r) * stride + (which * heads + h) * d, sums + r * wide,
-                        d * sizeof(float));
-        };
-        for (int64_t i = 0; i < n; i += ROWS) {
-          const int64_t rows = std::min<int64_t>(ROWS, n - i), reach = g.causal ? i + rows : n;
-          const int64_t columns = filled(reach);
-          float* rows_of_scores = of_scores + i * width;
-          float* rows_dropped = dropped + i * width;
-          product(queries + i * wide, wide, 1, rows, turned_keys, width, d, rows_of_scores, width, columns);
-          product(incoming + i * wide, wide, 1, rows, turned_values, width, d, rows_dropped, width, columns);
-          for (int64_t r = 0; r < rows; r++) {
-            float* weight = rows_of_scores + r * width;
-            float* drop = rows_dropped + r * width;  // first the gradient of the dropped weights
-            const int64_t seen = g.causal ? i + r + 1 : n;
-            softmax(weight, seen, columns, g.scale());
-            if (bytes) factors(drops, g, i + r, seen, columns, factor);
-            vec mean = {};
-            for (int64_t j = 0; j < columns; j += VL) {
-              const vec by = bytes ? load(factor + j) : fill(1), p = load(weight + j);
-              const vec of = load(drop + j) * by;
-              mean += p * of;
-              store(of_weights + j, of);
-              store(drop + j, p * by);
-            }
-            const float expected = sum_of(mean);
-            for (int64_t j = 0; j < columns; j += VL)
-              store(weight + j, load(weight + j) * (load(of_weights + j) - expected) * g.scale());
-          }
-          product(rows_of_scores, width, 1, rows, keys, wide, reach, sums, wide, wide);
-          hand_out(first + i, 0, rows);
+      // Of keys and values it is summed up over the queries.
+      std::fill(of_qkv + offsets[b] * stride, of_qkv + offsets[b + 1] * stride, 0.f);
+      each(g, b, [&](int64_t first, int64_t h, const Queries& some, const Bytes& drops) {
+        const int64_t token = first + some.start;
+        const float* incoming = gradient + (token * heads + h) * d;
+        some.turn(g.part(token, 0, h), stride, turned.data);
+        some.meet(g.part(first, 1, h), turned.data, weights.data);
+        some.softmax(weights.data);
+        some.turn(incoming, heads * d, turned.data);
+        some.meet(g.part(first, 2, h), turned.data, dropped.data);
+        if (bytes) some.factors(drops, factor.data);
+        vec expected = {};
+        for (int64_t j = 0; j < some.keys * VL; j += VL) {
+          const vec by = bytes ? load(factor.data + j) : fill(1), weight = load(weights.data + j);
+          const vec of = load(dropped.data + j) * by;
+          expected += weight * of;
+          store(dropped.data + j, weight * by);
+          store(factor.data + j, of);
         }
-        for (int64_t j = 0; j < n; j += ROWS) {
-          const int64_t rows = std::min<int64_t>(ROWS, n - j), from = g.causal ? j : 0;
-          const int64_t at = from * width + j;
-          product(of_scores + at, 1, width, rows, queries + from * wide, wide, n - from, sums, wide, wide);
-          hand_out(first + j, 1, rows);
-          product(dropped + at, 1, width, rows, incoming + from * wide, wide, n - from, sums, wide, wide);
-          hand_out(first + j, 2, rows);
-        }
-      }
+        float* of_scores = factor.data;
+        for (int64_t j = 0; j < some.keys * VL; j += VL)
+          store(of_scores + j,
+                load(weights.data + j) * (load(factor.data + j) - expected) * scale);
+        float* of_keys = of_qkv + first * stride + (heads + h) * d;
+        some.gather(of_scores, g.part(first, 1, h), of_qkv + token * stride + h * d, stride);
+        some.scatter(of_scores, g.part(token, 0, h), stride, of_keys, stride);
+        some.scatter(dropped.data, incoming, heads * d, of_keys + heads * d, stride);
+      });
     }
   }
 }

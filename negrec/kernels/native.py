@@ -99,17 +99,22 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
     """
     library = _library()
     assert library is not None
-    library[name](*[_passed(x) for x in arguments], ctypes.c_int64(torch.get_num_threads()))
+    function = getattr(library, name)  # ctypes keeps it, and what it is told of the types
+    if function.argtypes is None:
+        function.argtypes = [*(_KINDS.get(type(x), ctypes.c_void_p) for x in arguments), _INTEGER]
+    function(*[_passed(x) for x in arguments], torch.get_num_threads())
 
 
-def _passed(x: Tensor | int | float | None) -> ctypes.c_void_p | ctypes.c_int64 | ctypes.c_double:
-    if isinstance(x, Tensor):
-        assert x.device.type == "cpu"
-        assert x.is_contiguous()
-        return ctypes.c_void_p(x.data_ptr())
-    if x is None:
-        return ctypes.c_void_p(None)
-    return ctypes.c_int64(x) if isinstance(x, int) else ctypes.c_double(x)
+_INTEGER = ctypes.c_int64
+_KINDS = {int: _INTEGER, float: ctypes.c_double}  # all else is a pointer
+
+
+def _passed(x: Tensor | int | float | None) -> int | float | None:
+    if not isinstance(x, Tensor):
+        return x
+    assert x.device.type == "cpu"
+    assert x.is_contiguous()
+    return x.data_ptr()
 
 
 @cache

@@ -418,7 +418,7 @@ class _Run:
         # Dropout, and views of a batch, draw from torch's global stream. A replayed batch keeps its
         # negatives, not its dropout.
         key = (step.epoch, step.index, *own)
-        torch.manual_seed(seeding.stream_seed(trainer.seed, "dropout", *key))
+        seeding.start_global(trainer.device, trainer.seed, "dropout", *key)
         key = (*step.batch_key, *own)
         self.generator.manual_seed(seeding.stream_seed(trainer.seed, "sampler", *key))
         if self.shared is not None:
