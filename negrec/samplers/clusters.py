@@ -13,7 +13,7 @@ from negrec.kernels.draw import draw, pick
 from negrec.kernels.log_sum_exp import log_sum_exp
 from negrec.kernels.tiles import BLOCK, Pairs, Scratch, chunks
 from negrec.scoring import ItemScorer, queries_at_once
-from negrec.types import Exclude, Negatives, Queries
+from negrec.types import Exclude, Negatives, Queries, slices
 
 _NUMBERS = 1 << 20  # of gathered vectors that are held at once (4 MiB)
 _SAMPLE = 1024  # items by which a cluster's principal axis is found
@@ -200,8 +200,14 @@ class Clusters(nn.Module):
         ordered, order = cluster.flatten().sort(stable=True)
         rank = torch.empty_like(order)
         rank[order] = torch.arange(n * k, device=order.device)
-        pair, column = (cluster[query] == (slot // width)[:, None]).nonzero(as_tuple=True)
-        excluded = Pairs.of(rank[query[pair] * k + column], slot[pair] % width)
+        # Excluded pairs beside the draws of their query from their cluster, if there are any.
+        n_clusters = len(members)
+        drawn_from = torch.arange(n, device=order.device)[:, None] * n_clusters + cluster
+        by_query, draws = drawn_from.flatten().sort()
+        wanted = query * n_clusters + slot // width
+        first, last = (torch.searchsorted(by_query, wanted, right=right) for right in (False, True))
+        hit = slices(draws, first, last)
+        excluded = Pairs.of(rank[hit.values], slot[hit.row] % width)
         parts = [*chunks(n * k, queries_at_once(Negatives(members), scorer))]
         item, log_share = torch.empty_like(order), hidden.new_empty(n * k)
         for part, out in zip(parts, excluded.by_rows(parts), strict=True):

@@ -73,6 +73,8 @@ def test_the_first_cut_is_across_the_principal_axis():
     scorer = toy.scorer(100, dim=6)
     with torch.no_grad():
         scorer.weight.mul_(torch.tensor([1.0, 1.2, 4.0, 1.1, 0.9, 1.0]))
+        turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0))).Q
+        scorer.weight.copy_(scorer.weight @ turn)
     matrix = scorer.matrix.detach().double().numpy()
     centred = matrix - matrix.mean(0)
     along = centred @ np.linalg.svd(centred)[2][0]
@@ -175,6 +177,16 @@ def test_a_cluster_of_which_nothing_is_left_is_not_drawn():
     items, log_q = drawn(Clusters(V, 16), grouping, queries, scorer, "window", k=50)
     assert not out.gather(1, items).any()
     assert log_q.isfinite().all()
+
+
+def test_a_query_that_may_be_given_nothing_is_given_anything():
+    queries = toy.queries(toy.batch([[*range(1, V + 1)], [3, 4, 5]], max_length=V))
+    scorer = toy.scorer(V)
+    items, log_q = drawn(Clusters(V, 4), grouped(scorer, 4), queries, scorer, "window", k=3)
+    assert items.min() >= 1
+    assert items.max() <= V
+    assert log_q.isfinite().all()
+    assert not torch.isin(items[-2:], torch.tensor([3, 4, 5])).any()  # the others as ever
 
 
 def test_single_items_as_clusters_are_the_softmax():
