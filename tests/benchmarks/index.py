@@ -96,7 +96,9 @@ def distances(parts: Parts, states: Mapping[int, State]) -> Table:
     table = Table(title=f"beauty, total variation from the exact draw, alpha={ALPHA}")
     for column in ("epochs", "draw", "age, epochs", "mean", "10 %", "50 %", "90 %"):
         table.add_column(column, justify="left" if column == "draw" else "right")
-    batch = parts.trainer.loader.batch(torch.arange(0, len(parts.trainer.sequences), 90), (0, 0))
+    batch = parts.trainer.loader.batch(
+        torch.arange(0, len(parts.trainer.loader.sequences), 90), (0, 0)
+    )
     for end in (epoch for epoch in AT if epoch in states):
         start = parts_scorer(parts, states.get(end - 1))
         of_start = {c: Grouping.of(start, c) for c in CLUSTERS if end - 1 in states}

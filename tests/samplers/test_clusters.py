@@ -72,7 +72,7 @@ def test_every_item_has_one_place_and_clusters_are_of_one_size(n_items, n_cluste
 def test_the_first_cut_is_across_the_principal_axis():
     scorer = toy.scorer(100, dim=6)
     with torch.no_grad():
-        scorer.weight.mul_(torch.tensor([1.0, 1.2, 4.0, 1.1, 0.9, 1.0]))
+        scorer.weight.mul_(torch.tensor([1.0, 1.2, 2.2, 1.1, 0.9, 1.0]))
         turn = torch.linalg.qr(torch.randn(6, 6, generator=torch.Generator().manual_seed(0))).Q
         scorer.weight.copy_(scorer.weight @ turn)
     matrix = scorer.matrix.detach().double().numpy()
