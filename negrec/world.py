@@ -172,7 +172,8 @@ def join(world: World) -> World:
                 "unset them"
             )
     # One group for both kinds of tensors; NCCL's part is made when a CUDA tensor first comes.
-    backend = "cpu:gloo,cuda:nccl" if dist.is_nccl_available() else "gloo"
+    nccl = torch.cuda.is_available() and dist.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if nccl else "gloo"
     try:
         store, _, _ = next(iter(rendezvous("env://", timeout=_ASSEMBLY)))
         dist.init_process_group(

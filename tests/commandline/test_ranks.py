@@ -118,6 +118,13 @@ def the_run(folder: Path) -> Path:
     return record.parent
 
 
+def epochs_of(run: Path) -> list[dict[str, float]]:
+    """What was logged of each epoch."""
+    lines = [json.loads(line) for line in (run / "events.jsonl").read_text().splitlines()]
+    metrics = [line["values"] for line in lines if line["kind"] == "metrics"]
+    return [values for values in metrics if "train/loss" in values]
+
+
 def test_torchrun_comes_to_what_one_process_comes_to(tmp_path: Path) -> None:
     words = ["-m", "negrec", "train", *SMALL, "sampler.share=sequence", "k=4"]
     plain(tmp_path / "one", words)
@@ -131,16 +138,16 @@ def test_torchrun_comes_to_what_one_process_comes_to(tmp_path: Path) -> None:
     for name, value in expected.items():
         if not name.startswith("cost/"):
             assert found[name] == pytest.approx(value, rel=1e-4, abs=1e-4), name
-    losses = [
-        [
-            line["values"]["train/loss"]
-            for line in map(json.loads, (run / "events.jsonl").read_text().splitlines())
-            if line["kind"] == "metrics" and "train/loss" in line["values"]
-        ]
-        for run in (one, two)
-    ]
-    assert len(losses[0]) == 2
-    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+    expected, found = epochs_of(one), epochs_of(two)
+    assert len(found) == len(expected) == 2
+    # Of the negatives all draws count, and of what is looked at more closely a sample.
+    exact = ("train/loss", "train/skipped", "valid/", "diag/distinct")
+    for epoch, metrics in zip(found, expected, strict=True):
+        assert epoch.keys() == metrics.keys()
+        for name in (name for name in metrics if name.startswith(exact)):
+            assert epoch[name] == pytest.approx(metrics[name], rel=1e-5, abs=1e-6), name
+        hardness, other = (values["diag/hardness"] for values in (epoch, metrics))
+        assert hardness == pytest.approx(other, abs=0.1)
     # One of them speaks and writes: the same files as of one process, and nothing beside them.
     assert said.count("epoch 1: ") == 1
     assert "in each of 2 processes" in said

@@ -105,7 +105,7 @@ class Run:
         self.trainer = Trainer(self.sequences, world=world, **settings)
         self.checkpoints = Checkpoints(folder if world.first else Path(os.devnull))
         self.evaluator = Evaluator(held_out(), info, batch_size=16, world=world)
-        self.gradients, self.logged = [], {}
+        self.gradients, self.states, self.logged = [], [], {}
 
         make = self.trainer.make_optimizer
         self.trainer.make_optimizer = lambda parameters: self.noted(make(parameters))
@@ -117,6 +117,8 @@ class Run:
         def noting():
             gradients = [p.grad.to_dense().flatten() for p in group["params"] if p.grad is not None]
             self.gradients.append(torch.cat(gradients).clone())
+            state = [value.double().sum() for value in self.objective.state_dict().values()]
+            self.states.append(torch.stack([torch.zeros((), dtype=torch.double), *state]))
             step()
 
         optimizer.step = noting
@@ -135,6 +137,7 @@ class Run:
         clocks = ("seconds", "share")
         return {
             "gradients": torch.stack(self.gradients),
+            "states": torch.stack(self.states),
             "epochs": [
                 {k: v for k, v in metrics.items() if not k.endswith(clocks)}
                 for _, metrics in sorted(self.logged.items())
@@ -189,7 +192,8 @@ def before_step(run: Run, number: int, action: Callable[[], object]) -> None:
 def gone_on(world: World, folder: Path, broken: Run, **settings: object) -> dict[str, object]:
     """A training that was cut off, gone on with: as one that was not."""
     again = Run(world, folder, **settings)
-    again.gradients, again.logged = broken.gradients, broken.logged
+    again.gradients, again.states = broken.gradients, broken.states
+    again.logged = broken.logged
     return again.found(again.fit())
 
 
@@ -420,8 +424,23 @@ CASES: dict[str, Callable[[World, Path], dict[str, object]]] = {
 }
 
 
-# What there is with several ranks only.
-OTHERS = {"refused": refused}
+def streams(world: World, folder: Path) -> list[tuple[int, int, int]]:
+    """Of each step the seeds of dropout, of the rank's own draws and of those for all."""
+    run, seeds = Run(world, folder, sampler=uniform("query"), max_epochs=1), []
+    forward = run.objective.forward
+
+    def noting(model, batch, step):
+        common = step.common.initial_seed()
+        seeds.append((torch.initial_seed(), step.generator.initial_seed(), common))
+        return forward(model, batch, step)
+
+    run.objective.forward = noting
+    run.fit()
+    return seeds
+
+
+# What there is with several ranks only, or is another thing on each.
+OTHERS = {"refused": refused, "streams": streams}
 
 
 def together(size: int, folder: Path, names: Iterable[str]) -> list[dict[str, object]]:

@@ -49,6 +49,22 @@ def test_what_cannot_be_right_is_refused_by_all_ranks(
         assert messages["batch"].endswith(f"{size} ranks want at least as many sequences")
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("size", SIZES)
+def test_ranks_have_dropout_of_their_own_and_draws_in_common(
+    tmp_path: Path, found: dict[int, list[dict[str, object]]], size: int
+) -> None:
+    alone = ranks.streams(ALONE, tmp_path)
+    several = [found[size][rank]["streams"] for rank in range(size)]
+    assert len(alone) == 6
+    for step, of_one in enumerate(alone):
+        dropout, own, common = zip(*(of_rank[step] for of_rank in several), strict=True)
+        assert set(common) == {of_one[2]}  # what one process draws from
+        # The last batch has one sequence: all ranks work on it alike.
+        assert len(set(dropout)) == len(set(own)) == (1 if step == 5 else size)
+    assert several[0][5] == alone[5]
+
+
 def alike(one: object, other: object, where: str) -> None:
     """Asserts equality up to the rounding of sums in another order."""
     match other:
