@@ -64,9 +64,9 @@ class Rows:
 
     def to(self, device: torch.device | str) -> "Rows":
         """The same rows on another device."""
-        blocks = tuple(replace(b, owner=b.owner.to(device)) for b in self.blocks)
-        offsets = None if self.offsets is None else self.offsets.to(device)
-        return Rows(self.token.to(device), self.slot.to(device), blocks, offsets)
+        blocks = tuple(replace(b, owner=moved(b.owner, device)) for b in self.blocks)
+        offsets = None if self.offsets is None else moved(self.offsets, device)
+        return Rows(moved(self.token, device), moved(self.slot, device), blocks, offsets)
 
 
 def pack(offsets: Tensor, causal: bool = True) -> Rows:

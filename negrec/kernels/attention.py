@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from negrec.kernels import native
+from negrec.kernels import gpu, native
 from negrec.kernels.dropout import draw, drop, n_words, threshold
 from negrec.packing import Rows
 
@@ -20,7 +20,8 @@ def attend(qkv: Tensor, rows: Rows, heads: int, p: float = 0.0) -> Tensor:
     .. math:: o_t = \sum_u \mathrm{drop}(\mathrm{softmax}_u(q_t \cdot k_u / \sqrt{D / H})) v_u
 
     The compiled code goes from sequence to sequence and forms the weights once more in the
-    backward pass. It drops the same weights as PyTorch does.
+    backward pass. In C++ it drops the same weights as PyTorch does; Triton on CUDA draws its own,
+    from a seed that PyTorch's generator on the CPU gives.
 
     Args:
         qkv: queries, keys and values side by side, (T, 3 D).
@@ -34,6 +35,16 @@ def attend(qkv: Tensor, rows: Rows, heads: int, p: float = 0.0) -> Tensor:
     if rows.offsets is not None and native.serves(qkv):
         attended: Tensor = _Attention.apply(qkv, rows, heads, threshold(p))  # type: ignore[no-untyped-call]
         return attended
+    if rows.offsets is not None and rows.blocks and gpu.serves(qkv):
+        from negrec.kernels import attention_triton
+
+        longest = max(block.shape[1] for block in rows.blocks)
+        causal = all(block.causal for block in rows.blocks)
+        if attention_triton.works(qkv, heads, longest, causal):
+            seed = int(torch.randint(2**62, ())) if threshold(p) else 0
+            return attention_triton.attention(
+                qkv, rows.offsets, longest, heads, causal, threshold(p) / 256, seed
+            )
     packed = qkv[rows.token]  # (P, 3 D)
     parts = [
         _attend(packed[b.start : b.stop].view(*b.shape, -1), b.mask, heads, p) for b in rows.blocks

@@ -16,8 +16,11 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from negrec.kernels.gpu import trusted
+
+_WIDEST = 128  # numbers of a head: more of them want more shared memory than a GPU has
 
 
 @triton.jit
@@ -239,6 +242,7 @@ class Attention(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         qkv, offsets, out, total = ctx.saved_tensors
         gradient = gradients[0].to(qkv.dtype).contiguous()
@@ -281,33 +285,35 @@ def attention(
     Returns:
         (T, D).
     """
-    if qkv.shape[1] // 3 // heads > 128:
-        raise ValueError(f"a head of more than 128 numbers: {qkv.shape[1]} / 3 / {heads}")
+    if qkv.shape[1] // 3 // heads > _WIDEST:
+        raise ValueError(f"a head of more than {_WIDEST} numbers: {qkv.shape[1]} / 3 / {heads}")
     out: Tensor = Attention.apply(  # type: ignore[no-untyped-call]
         qkv, offsets, longest, heads, causal, dropout, seed
     )
     return out
 
 
-@cache
-def works(device: torch.device, dtype: torch.dtype, width: int, longest: int, causal: bool) -> bool:
-    """Whether the kernels give on this device what PyTorch gives; if not, it is said, once.
+def works(qkv: Tensor, heads: int, longest: int, causal: bool) -> bool:
+    """Whether the kernels take what ``attention`` would, and give what PyTorch gives.
 
-    Args:
-        device: of the tensors.
-        dtype: of the tensors.
-        width: D / H.
-        longest: sequence, in tokens.
-        causal: see ``attention``.
+    That is tried on a small case, once for all tensors of a kind; if not, it is said.
     """
-    return trusted("attention", lambda: _error(device, dtype, width, longest, causal), dtype)
+    width = qkv.shape[1] // 3 // heads
+    if width > _WIDEST:
+        return False
+    block = launch(width, longest, qkv.dtype)["block"]
+    return _works(qkv.device, qkv.dtype, width, block, causal)
 
 
-def _error(
-    device: torch.device, dtype: torch.dtype, width: int, longest: int, causal: bool
-) -> float:
+@cache
+def _works(device: torch.device, dtype: torch.dtype, width: int, block: int, causal: bool) -> bool:
+    return trusted("attention", lambda: _error(device, dtype, width, block, causal), dtype)
+
+
+def _error(device: torch.device, dtype: torch.dtype, width: int, block: int, causal: bool) -> float:
     """The largest difference to PyTorch in float64, of outputs and gradients of about 1."""
-    heads, lengths = 2, [2 * launch(width, longest, dtype)["block"] + 3, 0, 1, 5]
+    # The longest is one for which tiles have this size: more than one of them, but for 16.
+    heads, lengths = 2, [13 if block == 16 else 2 * block - 13, 0, 1, 5]
     offsets = torch.tensor([0, *lengths]).cumsum(0)
     generator = torch.Generator().manual_seed(0)
     n = sum(lengths)

@@ -8,8 +8,10 @@ import torch
 from triton import language as tl
 from triton.runtime import interpreter
 
-from negrec.kernels import attention_triton
+from negrec.kernels import attention_triton, gpu, native
+from negrec.kernels.attention import attend
 from negrec.kernels.attention_triton import attention
+from negrec.packing import pack
 
 CPU = torch.device("cpu")
 
@@ -29,20 +31,20 @@ def bf16_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "width", "longest", "causal", "limit"),
+    ("dtype", "width", "block", "causal", "limit"),
     [
         (torch.float32, 16, 16, True, 1e-5),
-        (torch.float32, 25, 50, True, 1e-5),  # a head that is no power of two
-        (torch.float32, 32, 50, False, 1e-5),
+        (torch.float32, 25, 32, True, 1e-5),  # a head that is no power of two
+        (torch.float32, 32, 32, False, 1e-5),
         (torch.float32, 128, 16, True, 1e-5),
-        (torch.float16, 32, 512, True, 1e-2),
-        (torch.bfloat16, 64, 512, False, 5e-2),
+        (torch.float16, 32, 64, True, 1e-2),
+        (torch.bfloat16, 64, 64, False, 5e-2),
     ],
 )
 def test_it_agrees_with_float64(
-    dtype: torch.dtype, width: int, longest: int, causal: bool, limit: float
+    dtype: torch.dtype, width: int, block: int, causal: bool, limit: float
 ):
-    assert attention_triton._error(CPU, dtype, width, longest, causal) < limit
+    assert attention_triton._error(CPU, dtype, width, block, causal) < limit
 
 
 def test_hand_computed():
@@ -88,14 +90,35 @@ def test_dropout():
 def test_a_head_too_wide_is_refused():
     with pytest.raises(ValueError, match="more than 128"):
         attention(torch.zeros(1, 3 * 129), torch.tensor([0, 1]), 1, heads=1)
+    assert not attention_triton.works(torch.zeros(1, 3 * 129), 1, 1, True)
+
+
+def test_the_model_s_attention_goes_through_it(monkeypatch: pytest.MonkeyPatch):
+    rows = pack(torch.tensor([0, 3, 24, 25, 30]))
+    qkv = torch.randn(30, 48, generator=torch.Generator().manual_seed(0))
+    with native.plain():
+        expected = attend(qkv, rows, heads=2)
+    monkeypatch.setattr(native, "serves", lambda *_: False)
+    monkeypatch.setattr(gpu, "serves", lambda *_: True)
+    monkeypatch.setattr(attention_triton, "works", lambda *_: True)
+    torch.testing.assert_close(attend(qkv, rows, heads=2), expected)
+    whole = pack(torch.tensor([0, 3, 24, 25, 30]), causal=False)
+    assert not torch.allclose(attend(qkv, whole, heads=2), expected)
+    # Dropout follows from the global generator, as everywhere in a model.
+    torch.manual_seed(1)
+    dropped = attend(qkv, rows, heads=2, p=0.5)
+    assert not torch.allclose(dropped, expected)
+    assert not torch.equal(attend(qkv, rows, heads=2, p=0.5), dropped)
+    torch.manual_seed(1)
+    assert torch.equal(attend(qkv, rows, heads=2, p=0.5), dropped)
 
 
 def test_what_does_not_agree_is_not_used(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ):
-    arguments = (CPU, torch.float32, 16, 16, True)
+    arguments = (torch.zeros(4, 96), 2, 3, True)
     assert attention_triton.works(*arguments)
-    attention_triton.works.cache_clear()
+    attention_triton._works.cache_clear()
     # Keys and values swapped.
     wrong = attention_triton.attention
 
@@ -109,7 +132,7 @@ def test_what_does_not_agree_is_not_used(
         assert not attention_triton.works(*arguments)
     assert len(caplog.messages) == 1
     assert "PyTorch computes it" in caplog.text
-    attention_triton.works.cache_clear()
+    attention_triton._works.cache_clear()
 
 
 def test_what_does_not_run_is_not_used(
@@ -119,6 +142,6 @@ def test_what_does_not_run_is_not_used(
         raise RuntimeError("no such GPU\nmore lines")
 
     monkeypatch.setattr(attention_triton, "attention", failing)
-    assert not attention_triton.works(CPU, torch.float32, 16, 50, True)
+    assert not attention_triton.works(torch.zeros(4, 96), 2, 50, True)
     assert "(no such GPU)" in caplog.text
-    attention_triton.works.cache_clear()
+    attention_triton._works.cache_clear()

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
-from negrec.kernels import draw_triton
+from negrec.kernels import draw_triton, gpu, native
+from negrec.kernels.draw import draw as plain
 from negrec.kernels.draw_triton import draw
+from negrec.kernels.tiles import Pairs, Scratch
 
 CPU = torch.device("cpu")
 NONE = (torch.zeros(0, dtype=torch.int64), torch.zeros(0, dtype=torch.int64))
@@ -74,6 +76,26 @@ def test_scores_far_from_zero():
     matrix = torch.cat([torch.full((128, 1), -2e4), torch.full((2, 1), 2e4)])
     u = torch.tensor([[0.0, 0.4, 0.6, 0.9999]], dtype=torch.double)
     assert draw(torch.ones(1, 1), matrix, *NONE, u).tolist() == [[128, 128, 129, 129]]
+
+
+def test_the_samplers_draws_go_through_it(monkeypatch: pytest.MonkeyPatch):
+    generator = torch.Generator().manual_seed(0)
+    hidden, matrix = torch.randn(9, 4, generator=generator), torch.randn(200, 4)
+    cells = Pairs.of(torch.arange(9), torch.arange(9) * 3)
+
+    def drawn() -> torch.Tensor:
+        return plain(hidden, matrix, cells, 3, torch.Generator().manual_seed(1), Scratch())
+
+    with native.plain():
+        expected = drawn()
+    monkeypatch.setattr(native, "serves", lambda *_: False)
+    monkeypatch.setattr(gpu, "serves", lambda *_, **__: True)
+    monkeypatch.setattr(draw_triton, "works", lambda *_: True)
+    calls = []
+    kernel = draw_triton.draw
+    monkeypatch.setattr(draw_triton, "draw", lambda *a: calls.append(1) or kernel(*a))
+    assert torch.equal(drawn(), expected)
+    assert calls == [1]
 
 
 def test_no_queries():
