@@ -1,13 +1,26 @@
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from negrec.data.loader import Loader
+from negrec.data.sequences import Sequences
+from negrec.data.targets import NextItem
+from negrec.kernels import native
+from negrec.losses.bce import BCE
+from negrec.models.sasrec import SASRec
+from negrec.objectives.ranking import Ranking
+from negrec.samplers.base import Sampler
+from negrec.samplers.genni import GenNi
+from negrec.samplers.in_batch import InBatch
 from negrec.training.prefetch import Prefetch
-from negrec.types import Batch
+from negrec.types import Batch, DatasetInfo, Step
+from tests import toy
 
 CPU = torch.device("cpu")
 
@@ -112,3 +125,49 @@ def test_a_signal_while_it_waits_for_a_batch():
     finally:
         signal.signal(signal.SIGALRM, before)
     assert "prefetch" not in threads()
+
+
+# Operations whose result's size, or a Python number, follows from numbers on the device.
+WAITS = {"_local_scalar_dense", "nonzero", "_unique2", "bincount", "masked_select", "is_nonzero"}
+
+
+class Waits(TorchDispatchMode):
+    """Notes the operations for which the host would wait for a GPU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, op, types, args=(), kwargs=None):
+        name, kwargs = op._schema.name.removeprefix("aten::"), kwargs or {}
+        waits = name in WAITS
+        if name == "repeat_interleave":
+            waits = kwargs.get("output_size") is None
+        if name in ("index", "index_put", "index_put_", "_index_put_impl_"):
+            waits = any(index is not None and index.dtype == torch.bool for index in args[1])
+        if waits:
+            self.found.append(name)
+        return op(*args, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [partial(GenNi, alpha=1.0), partial(GenNi, alpha=1.0, curriculum=True), partial(InBatch, k=4)],
+)
+def test_a_step_on_what_is_built_ahead_does_not_wait(sampler: Callable[[DatasetInfo], Sampler]):
+    train = toy.jagged(toy.random_histories(40, 20, 8))
+    sequences = Sequences(train, 8, NextItem())
+    model, objective = SASRec(toy.info(20), dim=8), Ranking(toy.info(20), sequences, sampler, BCE())
+    generator = torch.Generator()
+
+    def step(batch: Batch) -> list[str]:
+        with native.plain(), Waits() as waits:
+            outcome = objective(model, batch, Step(0, 0, generator, batch.key))
+            outcome.loss.backward()
+            objective.observe(model, outcome.feedback)
+        return waits.found
+
+    with Prefetch(Loader(sequences, 4, 0).epoch(0), CPU, ahead=1) as ready:
+        found = [step(batch) for batch in ready]
+    assert found[0]  # the rows are packed within the step
+    assert found[-1] == []
