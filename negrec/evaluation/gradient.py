@@ -12,6 +12,7 @@ from negrec.kernels.tiles import chunk_rows, chunks
 from negrec.losses.base import Loss
 from negrec.scoring import ItemScorer
 from negrec.types import Negatives, Queries
+from negrec.wide import wide
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,8 @@ def gradient_error(sampled: Tensor, full: Tensor) -> GradientError | None:
         sampled: gradients of S draws, (S, N, D), S at least 2.
         full: (N, D).
     """
-    sampled, full = sampled.double(), full.double()
+    place = wide(full.device)
+    sampled, full = sampled.to(place, torch.double), full.to(place, torch.double)
     cosine = torch.cosine_similarity(sampled, full[None], dim=2)
     pulled = sampled.norm(dim=2) > 0  # a skipped query pulls nowhere
     mean = sampled.mean(0)

@@ -15,6 +15,7 @@ from negrec.kernels.tiles import (
     stretches,
     tile_rows,
 )
+from negrec.wide import uniform
 
 
 def draw(
@@ -46,8 +47,18 @@ def draw(
     Returns:
         Columns 0..V - 1; -1 where all items of a row are ruled out.
     """
-    n, device = len(hidden), hidden.device
-    u = torch.rand(n, k, dtype=torch.double, device=device, generator=generator)
+    device = hidden.device
+    u = uniform((len(hidden), k), device, generator)
+    host = u.device  # of the tensors, but where they cannot be float64
+    drawn = _draws(hidden.to(host), matrix.to(host), ruled_out.to(host), u, scratch)
+    return drawn.to(device)
+
+
+def _draws(
+    hidden: Tensor, matrix: Tensor, ruled_out: Pairs | Tensor, u: Tensor, scratch: Scratch
+) -> Tensor:
+    """The draws of all rows, by whatever is fastest."""
+    n, k = u.shape
     if isinstance(ruled_out, Pairs) and native.serves(hidden, matrix):
         out = torch.empty(n, k, dtype=torch.int64)
         row, column = ruled_out.row.contiguous(), ruled_out.column.contiguous()
@@ -59,7 +70,7 @@ def draw(
     if isinstance(ruled_out, Pairs) and gpu.serves(hidden, matrix, half=False):
         from negrec.kernels import draw_triton
 
-        if draw_triton.works(device, matrix.shape[1]):
+        if draw_triton.works(u.device, matrix.shape[1]):
             return draw_triton.draw(hidden, matrix, ruled_out.row, ruled_out.column, u)
     parts = list(chunks(n, tile_rows(len(matrix))))
     if isinstance(ruled_out, Tensor):
@@ -117,19 +128,20 @@ def pick(weight: Tensor, u: Tensor) -> Tensor:
 
     Args:
         weight: finite and not negative, (n, V), V a multiple of 64.
-        u: in [0, 1), float64, (n, k).
+        u: in [0, 1), float64, (n, k), of the device of ``weight`` where that has float64.
     """
-    n = len(weight)
+    n, device = len(weight), weight.device
+    weight = weight.to(u.device)
     blocks = weight.view(n, -1, BLOCK)
     cdf = blocks.sum(2).double().cumsum(1)  # (n, V / 64)
     block, rest = invert(cdf, u)
-    index = torch.arange(n, device=weight.device)[:, None]
+    index = torch.arange(n, device=u.device)[:, None]
     inner = blocks[index, block].double().cumsum(2)  # (n, k, 64)
     # Rounding of the block's float32 sum may leave u beyond the block's own end.
     end = inner[..., -1]
     rest = torch.minimum(rest, torch.nextafter(end, torch.zeros_like(end)))
     column = torch.searchsorted(inner, rest[..., None].clamp_(min=0), right=True).squeeze(2)
-    return (block * BLOCK + column).masked_fill_(cdf[:, -1:] == 0, -1)
+    return (block * BLOCK + column).masked_fill_(cdf[:, -1:] == 0, -1).to(device)
 
 
 def invert(cdf: Tensor, u: Tensor) -> tuple[Tensor, Tensor]:

@@ -77,6 +77,10 @@ class Pairs:
         order = row.argsort(stable=True)
         return cls(row[order], column[order])
 
+    def to(self, device: torch.device) -> Pairs:
+        """The same cells on another device."""
+        return Pairs(self.row.to(device), self.column.to(device))
+
     def by_rows(self, parts: list[slice]) -> list[Pairs]:
         """The cells of consecutive rows, which are counted from the first of each part."""
         starts = torch.tensor([part.start for part in parts], device=self.row.device)

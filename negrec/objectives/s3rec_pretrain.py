@@ -18,6 +18,7 @@ from negrec.objectives.base import Objective
 from negrec.objectives.contrast import of_histories
 from negrec.samplers.uniform import Uniform
 from negrec.types import HIDDEN, Batch, DatasetInfo, Jagged, Outcome, Queries, Step, slices
+from negrec.wide import has_float64, uniform
 
 
 class S3RecPretrain(Objective):
@@ -262,7 +263,9 @@ class Draws:
         b, device = whole.n_sequences, whole.items.device
         lengths = [len(whole.items), b, b, b]
         # In float64, in which u * n is less than n for every n that fits into memory.
-        drawn = torch.rand(sum(lengths), dtype=torch.double, device=device, generator=generator)
+        drawn = uniform((sum(lengths),), device, generator)
+        if not has_float64(device):  # below 1 by more than what float32 rounds off
+            drawn = drawn.clamp(max=1 - 2**-20).float().to(device)
         return cls(*torch.split(drawn, lengths))
 
 

@@ -14,6 +14,7 @@ from negrec.kernels.log_sum_exp import log_sum_exp
 from negrec.kernels.tiles import BLOCK, Pairs, Scratch, chunks
 from negrec.scoring import ItemScorer, queries_at_once
 from negrec.types import Exclude, Negatives, Queries, slices
+from negrec.wide import uniform
 
 _NUMBERS = 1 << 20  # of gathered vectors that are held at once (4 MiB)
 _SAMPLE = 1024  # items by which a cluster's principal axis is found
@@ -195,7 +196,7 @@ class Clusters(nn.Module):
         """Items that are drawn from the clusters (N, k), and the log of their shares there."""
         members, (n, k) = grouping.members, cluster.shape
         width = members.shape[1]
-        u = torch.rand(n * k, 1, dtype=torch.double, device=hidden.device, generator=generator)
+        u = uniform((n * k, 1), hidden.device, generator)
         # Draws from the same cluster lie side by side: its vectors are looked up once.
         ordered, order = cluster.flatten().sort(stable=True)
         rank = torch.empty_like(order)
@@ -219,7 +220,7 @@ class Clusters(nn.Module):
             score[out.row, out.column] = -torch.inf
             share = score.log_softmax(1)
             weight = F.pad(share.exp().nan_to_num_(0), (0, -width % BLOCK))
-            found = pick(weight, u[own]).clamp_(min=0)
+            found = pick(weight, u[own.to(u.device)]).clamp_(min=0)
             item[own] = ids[row, found[:, 0]]
             log_share[own] = share.gather(1, found)[:, 0]
         return item.view(n, k), log_share.view(n, k)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from negrec.samplers.in_batch import InBatch
 from negrec.types import DatasetInfo, Exclude, Feedback, Queries
+from negrec.wide import wide
 
 
 class CrossBatch(InBatch):
@@ -44,8 +45,9 @@ class CrossBatch(InBatch):
 
     def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor:
         # While the queue fills, a slot gives an item only with the share that is filled.
-        filled = (self.candidates(queries) > 0).double().mean().log()
-        return self.log_prob(items) + filled.float()
+        there = self.candidates(queries) > 0
+        filled = there.to(wide(there.device), torch.double).mean().log()
+        return self.log_prob(items) + filled.float().to(there.device)
 
     def candidates(self, queries: Queries) -> Tensor:
         return torch.cat([queries.whole.target, self.queue])

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from negrec.samplers.base import Proposal
 from negrec.types import DatasetInfo, Exclude, Share
+from negrec.wide import uniform
 
 
 class Popularity(Proposal):
@@ -27,7 +28,6 @@ class Popularity(Proposal):
     """
 
     log_q: Tensor
-    cdf: Tensor
 
     def __init__(
         self,
@@ -46,14 +46,15 @@ class Popularity(Proposal):
         log_weight[info.counts == 0] = -torch.inf  # never seen in training, never drawn
         log_q = log_weight.log_softmax(dim=0)
         self.register_buffer("log_q", log_q.float(), persistent=False)
-        self.register_buffer("cdf", log_q.exp().cumsum(0), persistent=False)  # ends at 1
+        self._cdf = log_q.exp().cumsum(0)  # ends at 1; no buffer, since MPS has no float64
 
     def draw(self, rows: int, generator: torch.Generator | None) -> Tensor:
         # Inverse CDF in float64: torch.multinomial stops at 2^24 categories.
-        shape, device = (rows, self.k), self.cdf.device
-        u = torch.rand(shape, dtype=torch.double, device=device, generator=generator)
+        device = self.log_q.device
+        u = uniform((rows, self.k), device, generator)
+        self._cdf = cdf = self._cdf.to(u.device)  # once
         # Scaled to the rounded end of the CDF, so that no item of weight 0 behind it is reached.
-        return torch.searchsorted(self.cdf, u * self.cdf[-1], right=True) + 1
+        return (torch.searchsorted(cdf, u * cdf[-1], right=True) + 1).to(device)
 
     def log_prob(self, items: Tensor) -> Tensor:
         return self.log_q[items - 1]

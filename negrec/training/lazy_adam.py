@@ -13,6 +13,7 @@ from torch import Tensor
 from negrec.embedding import Late, Table
 from negrec.kernels import rows as kernel
 from negrec.kernels.rows import Constants, Rows
+from negrec.wide import has_float64
 
 Which = Literal["auto", "lazy", "dense"]
 
@@ -103,6 +104,7 @@ class LazyAdam(_Adam):
                 )
             for p in group["params"]:
                 large = p.numel() >= _LARGE and group["weight_decay"] == 0 and summable
+                large &= has_float64(p.device)  # which the sums of what rows have missed need
                 if isinstance(p, Table) and (rows == "lazy" or (rows == "auto" and large)):
                     self._late.append(_LateAdam(p, self.state[p], group))
 

@@ -33,6 +33,7 @@ from negrec.training.prefetch import Prefetch
 from negrec.training.progress import TrainingProgress
 from negrec.training.schedule import SCHEDULES, factor
 from negrec.types import Batch, Outcome, Step
+from negrec.wide import has_float64, place
 from negrec.world import ALONE, World
 
 log = logging.getLogger(__name__)
@@ -247,9 +248,9 @@ class Trainer:
         # Whatever came before: a run that was cut off has the heads that a whole one has.
         torch.manual_seed(seeding.stream_seed(self.seed, "bind"))
         objective.bind(model)
-        model.to(self.device)
-        objective.to(self.device)
-        observer = (observer or Observer()).to(self.device)
+        observer = observer or Observer()
+        for module in (model, objective, observer):
+            place(module, self.device)
         everything = [*model.parameters(), *objective.parameters()]
         parameters = [p for p in everything if p.requires_grad]  # a teacher's are not
         if not parameters:
@@ -657,7 +658,7 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
     """The torch device of a name; "auto" is CUDA where there is any, else the CPU.
 
     Each of several ranks of a machine has a GPU of its own. MPS is taken only when asked for: it
-    has no float64, which some samplers draw in.
+    has no float64, and what is drawn in it is drawn on the CPU.
     """
     if name not in ("auto", "cpu", "cuda", "mps"):
         raise ValueError(f"device must be auto, cpu, cuda or mps, got {name!r}")
@@ -685,4 +686,4 @@ def choose_device(name: str, world: World = ALONE) -> torch.device:
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
-    return torch.float32 if device.type == "mps" else torch.float64
+    return torch.float64 if has_float64(device) else torch.float32
