@@ -61,7 +61,10 @@ def test_what_is_drawn_in_float64_is_drawn():
     share = torch.tensor([0.1, 0.2, 0.4, 0.3])
     info = toy.info(4, counts=[1, 2, 4, 3])
     generator = torch.Generator().manual_seed(0)
-    popular = Popularity(info, gamma=1, k=4).draw(1000, generator).flatten()
+    sampler = Popularity(info, gamma=1, k=4)
+    wide.place(sampler, CPU)
+    sampler.cdf.zero_()  # nobody reads it
+    popular = sampler.draw(1000, generator).flatten()
     matrix, nothing = share.log()[:, None], torch.zeros(0, dtype=torch.int64)
     pairs = Pairs.of(nothing, nothing)
     drawn = draw(torch.ones(1000, 1), matrix, pairs, 4, generator, Scratch()).flatten() + 1

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
 
 from negrec.kernels import native
 
@@ -42,6 +43,9 @@ def drop(x: Tensor, p: float, onto: Tensor | None = None) -> Tensor:
     least = threshold(p)
     if least == 0:
         return x if onto is None else onto + x
+    if torch.compiler.is_compiling():  # an operation that it can fuse with its neighbours
+        fused = F.dropout(x, least / 256)
+        return fused if onto is None else onto + fused
     if native.serves(x) and (onto is None or native.serves(onto)):
         dropped: Tensor = _Native.apply(x, onto, least)  # type: ignore[no-untyped-call]
         return dropped

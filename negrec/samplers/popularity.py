@@ -28,6 +28,7 @@ class Popularity(Proposal):
     """
 
     log_q: Tensor
+    cdf: Tensor
 
     def __init__(
         self,
@@ -46,13 +47,15 @@ class Popularity(Proposal):
         log_weight[info.counts == 0] = -torch.inf  # never seen in training, never drawn
         log_q = log_weight.log_softmax(dim=0)
         self.register_buffer("log_q", log_q.float(), persistent=False)
-        self._cdf = log_q.exp().cumsum(0)  # ends at 1; no buffer, since MPS has no float64
+        self.register_buffer("cdf", log_q.exp().cumsum(0), persistent=False)  # ends at 1
 
     def draw(self, rows: int, generator: torch.Generator | None) -> Tensor:
         # Inverse CDF in float64: torch.multinomial stops at 2^24 categories.
         device = self.log_q.device
         u = uniform((rows, self.k), device, generator)
-        self._cdf = cdf = self._cdf.to(u.device)  # once
+        cdf = self.cdf
+        if cdf.dtype != torch.double:  # `wide.place` has rounded it
+            cdf = self.log_q.to(u.device).double().exp().cumsum(0)
         # Scaled to the rounded end of the CDF, so that no item of weight 0 behind it is reached.
         return (torch.searchsorted(cdf, u * cdf[-1], right=True) + 1).to(device)
 

@@ -134,6 +134,7 @@ class Trainer:
         progress: a progress bar; "auto": where there is a terminal.
         kernels: "auto" takes compiled inner loops where there is a compiler, "torch" none; see
             ``negrec.kernels.native``.
+        compile: PyTorch's compiler for the blocks of transformers, see ``compile_blocks``.
     """
 
     def __init__(
@@ -159,6 +160,7 @@ class Trainer:
         checkpoint_minutes: float = 10.0,
         progress: bool | Literal["auto"] = "auto",
         kernels: native.Choice = "auto",
+        compile: bool = False,
     ) -> None:
         whole = {
             "max_epochs": max_epochs,
@@ -216,6 +218,7 @@ class Trainer:
         self.show = progress
         native.choose(kernels)
         self.kernels = kernels
+        self.compile = compile
         EarlyStopping(patience)  # refuses bad values before anything is written
 
     def fit(
@@ -251,6 +254,10 @@ class Trainer:
         observer = observer or Observer()
         for module in (model, objective, observer):
             place(module, self.device)
+        if self.compile:
+            from negrec.training.compilation import compile_blocks
+
+            compile_blocks(model, self.device)
         everything = [*model.parameters(), *objective.parameters()]
         parameters = [p for p in everything if p.requires_grad]  # a teacher's are not
         if not parameters:
