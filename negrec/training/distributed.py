@@ -22,14 +22,18 @@ def sum_gradients(parameters: Sequence[torch.nn.Parameter], world: World) -> Non
     it: the ranks' rows are put one after the other, and a row may come several times.
 
     Args:
-        parameters: the same on all ranks, in the same order; each has a dense gradient everywhere,
-            or nowhere.
+        parameters: the same on all ranks, in the same order. A gradient that is dense on one rank,
+            as where a rank has read a whole table, is made so on all.
         world: the ranks.
     """
     if world.size == 1:
         return
+    own = [p.grad is not None and not p.grad.is_sparse for p in parameters]
+    dense = world.max(torch.tensor(own, dtype=torch.uint8)).tolist()
     small, sparse = [], []
-    for parameter in parameters:
+    for parameter, everywhere in zip(parameters, dense, strict=True):
+        if everywhere:
+            _make_dense(parameter)
         grad = parameter.grad
         if grad is None or grad.is_sparse:
             sparse.append(parameter)
@@ -45,6 +49,14 @@ def sum_gradients(parameters: Sequence[torch.nn.Parameter], world: World) -> Non
             grad.copy_(total.view_as(grad))
     for parameter in sparse:
         parameter.grad = _all_rows(parameter, world)
+
+
+def _make_dense(parameter: Tensor) -> None:
+    grad = parameter.grad
+    if grad is None:
+        parameter.grad = torch.zeros_like(parameter)
+    elif grad.is_sparse:
+        parameter.grad = grad.to_dense()
 
 
 def _all_rows(parameter: Tensor, world: World) -> Tensor | None:

@@ -296,7 +296,13 @@ def summed(world: World, folder: Path) -> dict[str, object]:
     table.grad = torch.sparse_coo_tensor(rows[None], values, (6, 2), check_invariants=True)
     if 1 in shares:  # rank 0 has read nothing of it
         half.grad = torch.sparse_coo_tensor([[5]], [[1.0, 2.0]], (6, 2), check_invariants=True)
-    parameters = [small, large, table, half, unread]
+    whole, late = (torch.nn.Parameter(torch.zeros(6, 2)) for _ in range(2))
+    if 0 in shares:  # rank 0 has read all of both, the other one some rows, or none
+        whole.grad, late.grad = torch.ones(6, 2), torch.ones(6, 2)
+    if 1 in shares:
+        some = torch.sparse_coo_tensor([[5, 5]], [[1.0, 2.0]] * 2, (6, 2), check_invariants=True)
+        whole.grad = some if whole.grad is None else whole.grad + some
+    parameters = [small, large, table, whole, late, half, unread]
     sum_gradients(parameters, world)
     assert unread.grad is None
     return {str(i): p.grad.to_dense() for i, p in enumerate(parameters[:-1])}
