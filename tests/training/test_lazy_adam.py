@@ -268,3 +268,10 @@ def test_released_tables_are_read_as_they_are():
     optimizer.release()
     assert late_rows(net.table) is None
     torch.testing.assert_close(net.table.detach(), seen[-1], rtol=0, atol=1e-6)
+
+
+def test_settings_may_be_whole_numbers():
+    native._library.cache_clear()  # the first call tells ctypes of the kinds of arguments
+    settings = [{"eps": 1, "weight_decay": 2}, {"eps": 1.0, "weight_decay": 2.0}]
+    one, other = (train(partial(LazyAdam, rows="lazy", **s), 10)[2] for s in settings)
+    assert torch.equal(one, other)
