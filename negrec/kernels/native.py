@@ -165,15 +165,15 @@ def _built(compiler: str) -> Path:
 def _folder() -> Path:
     """Where libraries are kept: the user's cache, or else a folder for this process alone."""
     home = os.environ.get("NEGREC_CACHE_DIR")
-    if home is None:
-        cached = os.environ.get("XDG_CACHE_HOME")
-        home = str((Path(cached) if cached else Path.home() / ".cache") / "negrec")
-    folder = Path(home) / "kernels"
     try:
+        if home is None:
+            cached = os.environ.get("XDG_CACHE_HOME")
+            home = str((Path(cached) if cached else Path.home() / ".cache") / "negrec")
+        folder = Path(home) / "kernels"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=folder):
             return folder
-    except OSError:  # read-only
+    except (OSError, RuntimeError):  # read-only, or a user without a home
         return Path(tempfile.mkdtemp(prefix="negrec-kernels-"))
 
 

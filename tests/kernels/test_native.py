@@ -93,6 +93,18 @@ def test_a_cache_that_cannot_be_written_is_done_without(tmp_path, monkeypatch):
     assert tmp_path not in folder.parents
 
 
+def test_a_user_without_a_home(monkeypatch):
+    def nobody():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("NEGREC_CACHE_DIR", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "home", nobody)
+    folder = native._folder()
+    assert folder.name.startswith("negrec-kernels-")
+    folder.rmdir()
+
+
 @pytest.mark.usefixtures("compiler")
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_one_openmp_is_in_the_process():
