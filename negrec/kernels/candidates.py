@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from negrec.kernels import native
@@ -72,7 +73,9 @@ def _compiled(
 ) -> tuple[Tensor, Tensor | None]:
     if missing := -hidden.shape[1] % _LANES:
         hidden, vectors = F.pad(hidden, (0, missing)), F.pad(vectors, (0, missing))
-    operands = (hidden, vectors, index.contiguous(), row, target)
+    # The C++ reads int64, side by side.
+    whole = (None if x is None else x.long().contiguous() for x in (index, row, target))
+    operands = (hidden, vectors, *whole)
     found: tuple[Tensor, Tensor | None] = _Compiled.apply(*operands)  # type: ignore[no-untyped-call]
     return found
 
@@ -98,6 +101,7 @@ class _Compiled(torch.autograd.Function):
         return negative, positive
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, vectors, index, row, target = ctx.saved_tensors
         slopes = (gradients[0].contiguous(), None if target is None else gradients[1].contiguous())
@@ -132,6 +136,7 @@ class _Torch(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         hidden, vectors, index, row = ctx.saved_tensors
         of_hidden = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None

@@ -46,7 +46,7 @@ def drop(x: Tensor, p: float, onto: Tensor | None = None) -> Tensor:
     if torch.compiler.is_compiling():  # an operation that it can fuse with its neighbours
         fused = F.dropout(x, least / 256)
         return fused if onto is None else onto + fused
-    if native.serves(x) and (onto is None or native.serves(onto)):
+    if native.serves(x) and (onto is None or (onto.shape == x.shape and native.serves(onto))):
         dropped: Tensor = _Native.apply(x, onto, least)  # type: ignore[no-untyped-call]
         return dropped
     dropped = _Plain.apply(x, least)  # type: ignore[no-untyped-call]

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from negrec.kernels import native
 from negrec.kernels.tiles import Pairs, Scratch, chunks, exponentials, stretches, tile_rows
@@ -17,7 +18,8 @@ def log_sum_exp(hidden: Tensor, matrix: Tensor, ruled_out: Pairs, scratch: Scrat
     .. math:: \log \sum_i \exp(h \cdot e_i)
 
     -inf where all items are ruled out; NaN where a score is no number. Scores are computed tile by
-    tile, and once more in the backward pass: no (n, V) tensor is ever held.
+    tile, and once more in the backward pass: no (n, V) tensor is ever held. Second derivatives do
+    not exist.
 
     Args:
         hidden: (n, D).
@@ -53,6 +55,7 @@ class _LogSumExp(torch.autograd.Function):
         return out
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
         hidden, matrix, row, column, total = ctx.saved_tensors
         gradient = gradient.contiguous()

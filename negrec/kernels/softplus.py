@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from negrec.kernels import native
@@ -46,6 +47,7 @@ class _Sum(torch.autograd.Function):
         return total
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         score, valid, label = ctx.saved_tensors
         gradient, out = gradients[0].contiguous(), torch.empty_like(score)

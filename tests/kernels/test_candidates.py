@@ -255,3 +255,18 @@ def test_target_and_candidates_in_one_go_or_apart(share, limits, monkeypatch):
     for kind in (ItemScorer, Otherwise):
         for a, b in zip(run(kind, False), run(kind, True), strict=True):
             torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_second_derivatives_are_refused(way):
+    hidden, vectors, index, row = made(5, 3, 16, 4)
+    scores = candidates.scores(hidden, vectors, index, row)
+    (first,) = torch.autograd.grad(scores.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
+
+
+@NEEDS_COMPILER
+def test_indices_of_another_type():
+    hidden, vectors, index, row = made(9, 3, 16, 6, rows=4)
+    expected = candidates.scores(hidden, vectors, index, row)
+    assert torch.equal(candidates.scores(hidden, vectors, index.int(), row.int()), expected)

@@ -71,3 +71,9 @@ def test_only_what_asks_for_a_gradient_has_one():
     drop(x, 0.5, onto).sum().backward()
     assert onto.grad.tolist() == [1, 1, 1, 1, 1]
     assert x.grad is None
+
+
+@pytest.mark.usefixtures("compiled")
+def test_a_sum_with_a_smaller_tensor_is_pytorchs():
+    summed = drop(torch.zeros(3, 8), 0.5, torch.arange(8.0))
+    assert torch.equal(summed, torch.arange(8.0).expand(3, 8))

@@ -127,3 +127,11 @@ def test_the_same_threads_give_the_same_bits():
     assert all(
         torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True)
     )
+
+
+def test_second_derivatives_are_refused():
+    hidden, none = torch.ones(2, 3, requires_grad=True), torch.zeros(0, dtype=torch.int64)
+    total = log_sum_exp(hidden, torch.eye(3), Pairs(none, none), Scratch())
+    (first,) = torch.autograd.grad(total.square().sum(), hidden, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()

@@ -105,3 +105,12 @@ def test_gradients_are_those_of_differences():
     score = torch.randn(3, 4, generator=generator, dtype=torch.double).requires_grad_()
     valid, label = score.detach() > -0.5, torch.tensor([0, 1, 0, 1]).expand(3, 4)
     assert torch.autograd.gradcheck(lambda s: softplus_sum(s, valid, label), (score,))
+
+
+@pytest.mark.usefixtures("compiled")
+def test_second_derivatives_are_refused():
+    score = torch.ones(2, 3, requires_grad=True)
+    total = softplus_sum(score, torch.ones(2, 3, dtype=torch.bool))
+    (first,) = torch.autograd.grad(total.square().sum(), score, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        first.sum().backward()
