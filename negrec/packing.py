@@ -81,8 +81,8 @@ def pack(offsets: Tensor, causal: bool = True) -> Rows:
     lengths = offsets.diff()
     n_tokens = int(offsets[-1])
     widest = int(lengths.max()) if len(lengths) else 0
-    slot = torch.empty(n_tokens, dtype=torch.int64)
-    blocks: list[Block] = []
+    first = torch.empty_like(lengths)  # slot of each sequence's first token
+    shapes: list[tuple[int, int, int]] = []
     start = 0
     narrow = lengths <= _NARROW
     for chosen, width in ((narrow, _NARROW), (~narrow, widest)):
@@ -90,23 +90,25 @@ def pack(offsets: Tensor, causal: bool = True) -> Rows:
         if len(sequences) == 0:
             continue
         # Longest first: neighbours have equal lengths, so rows fill evenly.
-        sequences = sequences[lengths[sequences].argsort(descending=True, stable=True)]
-        size = lengths[sequences]
+        size, order = lengths[sequences].sort(descending=True, stable=True)
         width = min(width, int(size[0]))
         row, column = next_fit(size, width)
+        first[sequences[order]] = start + row * width + column
         n_rows = int(row[-1]) + 1
-        first = start + row * width + column  # slot of each sequence's first token
-        steps = torch.repeat_interleave(size)
-        within = torch.arange(len(steps)) - (size.cumsum(0) - size)[steps]
-        slots = first[steps] + within
-        slot[offsets[sequences][steps] + within] = slots
-        owner = torch.full((n_rows * width,), -1)
-        owner[slots - start] = sequences[steps]
-        blocks.append(Block(start, (n_rows, width), owner.view(n_rows, width), causal))
+        shapes.append((start, n_rows, width))
         start += n_rows * width
+    sequence = torch.repeat_interleave(lengths, output_size=n_tokens)
+    tokens = torch.arange(n_tokens)
+    slot = tokens + (first - offsets[:-1])[sequence]
     token = torch.zeros(start, dtype=torch.int64)
-    token[slot] = torch.arange(n_tokens)
-    return Rows(token, slot, tuple(blocks), offsets).to(device)
+    token[slot] = tokens
+    owner = torch.full((start,), -1)
+    owner[slot] = sequence
+    blocks = tuple(
+        Block(at, (n, width), owner[at : at + n * width].view(n, width), causal)
+        for at, n, width in shapes
+    )
+    return Rows(token, slot, blocks, offsets).to(device)
 
 
 def next_fit(size: Tensor, width: int) -> tuple[Tensor, Tensor]:

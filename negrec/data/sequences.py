@@ -87,7 +87,7 @@ class Sequences:
             n_tokens=int(tokens.sum()),
         )
 
-    @property
+    @cached_property
     def position(self) -> Tensor:
         """Index of each window's first item in its user's history, (W,)."""
         return self.start - self.train.offsets[:-1][self.user]

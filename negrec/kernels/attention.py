@@ -66,21 +66,27 @@ def _attend(qkv: Tensor, mask: Tensor, heads: int, p: float) -> Tensor:
     return out.transpose(1, 2).flatten(2).flatten(0, 1)
 
 
+def places(rows: Rows, heads: int) -> tuple[Tensor, Tensor, Tensor, int, int, int, int]:
+    """What compiled attention is told of packed rows; the last ones are H and who sees whom."""
+    assert rows.offsets is not None
+    starts = [(block.start, *block.shape) for block in rows.blocks]
+    blocks = torch.tensor(starts, dtype=torch.int64)
+    causal = all(block.causal for block in rows.blocks)
+    n_sequences = len(rows.offsets) - 1
+    return rows.offsets, rows.slot, blocks, n_sequences, len(blocks), heads, int(causal)
+
+
+def packed_words(rows: Rows, heads: int) -> int:
+    """How many random words the packed weights (R, H, L, L) of all blocks draw."""
+    return sum(n_words(n * heads * width**2) for n, width in (block.shape for block in rows.blocks))
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, rows: Rows, heads: int, least: int) -> Tensor:
-        assert rows.offsets is not None
         dim = qkv.shape[1] // 3
-        shapes = [block.shape for block in rows.blocks]
-        starts = [(block.start, *block.shape) for block in rows.blocks]
-        blocks = torch.tensor(starts, dtype=torch.int64)
-        words = None
-        if least:
-            # What the packed weights of one block after the other, (R, H, L, L) each, would draw.
-            words = draw(sum(8 * n_words(n * heads * w * w) for n, w in shapes), qkv.device)
-        causal = all(block.causal for block in rows.blocks)
-        sizes = (len(rows.offsets) - 1, len(blocks), heads, dim // heads, int(causal))
-        ctx.given = (rows.offsets, rows.slot, blocks, *sizes, words, least)
+        words = draw(8 * packed_words(rows, heads), qkv.device) if least else None
+        ctx.given = (dim, *places(rows, heads), words, least)
         ctx.save_for_backward(qkv)
         out = qkv.new_empty(len(qkv), dim)
         native.call("attention_forward", qkv, *ctx.given, out)
