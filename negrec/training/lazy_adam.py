@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from negrec.embedding import Late, Table
+from negrec.errors import InputError
 from negrec.kernels import rows as kernel
 from negrec.kernels.rows import Constants, Rows
 from negrec.wide import has_float64
@@ -141,9 +142,15 @@ class LazyAdam(_Adam):
         late = {id(late.table): late for late in self._late}
         numbered = enumerate((p, group) for group in self.param_groups for p in group["params"])
         for index, (p, group) in numbered:
-            if id(p) in late and index in state_dict["state"]:
+            kept = state_dict["state"].get(index, {})
+            if id(p) in late and kept:
                 # PyTorch has made new dictionaries, and of whole numbers floats.
-                late[id(p)].restore(self.state[p], group, state_dict["state"][index])
+                late[id(p)].restore(self.state[p], group, kept)
+            elif kept.get("settled", 0) != kept.get("step", 0) and "settled" in kept:
+                raise InputError(
+                    "the checkpoint has tables that are moved by rows, and here they would not be: "
+                    "go on with the trainer.device and trainer.optimizer of the run's start"
+                )
 
 
 class _LateAdam(Late):
@@ -227,9 +234,16 @@ class _LateAdam(Late):
     ) -> None:
         """Goes on from a checkpoint's state."""
         self.state, self.group = state, group
-        for name in ("step", "settled", "last", "drift", "floored"):
-            device = "cpu" if name in ("step", "settled") else self.table.device
-            state[name] = kept[name].clone().to(device)
+        fresh = {  # where all rows were moved at every step so far, none has missed any
+            "settled": kept["step"].long(),
+            "last": torch.zeros(len(self.table), dtype=torch.int32),
+            "drift": torch.zeros(1, dtype=torch.double),
+            "floored": torch.zeros(1, dtype=torch.double),
+        }
+        for name, value in fresh.items():
+            device = "cpu" if name == "settled" else self.table.device
+            state[name] = kept.get(name, value).clone().to(device)
+        state["step"] = kept["step"].long().clone()
 
     def _dense(self, gradient: Tensor, adam: Constants) -> None:
         """All rows by the usual rule: they are settled, before and after."""

@@ -1,3 +1,4 @@
+import copy
 import math
 from functools import partial
 
@@ -7,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from negrec.embedding import Table, late_rows, look_up, whole
+from negrec.errors import InputError
 from negrec.kernels import native
 from negrec.training.lazy_adam import LazyAdam
 
@@ -222,6 +224,33 @@ def test_a_state_goes_on_to_the_bit():
     _, _, rest = train(resumed, steps=40, net=other, start=50)
     assert torch.equal(seen, whole_run[:50])
     assert torch.equal(rest, whole_run[50:])
+
+
+@pytest.mark.parametrize(("before", "after"), [("dense", "lazy"), ("lazy", "dense")])
+def test_a_state_goes_on_the_other_way(before, after):
+    _, _, expected = train(partial(LazyAdam, rows="dense"), steps=80)
+    net, optimizer, _ = train(partial(LazyAdam, rows=before), steps=50)
+    settle(optimizer)
+
+    def resumed(parameters):
+        again = LazyAdam(parameters, rows=after)
+        again.load_state_dict(optimizer.state_dict())
+        return again
+
+    _, _, rest = train(resumed, steps=30, net=copy.deepcopy(net), start=50)
+    torch.testing.assert_close(rest, expected[50:], rtol=0, atol=5e-6)
+
+
+def settle(optimizer):
+    optimizer.settle()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def test_rows_that_have_missed_steps_are_not_taken_for_settled_ones():
+    net, optimizer, _ = train(partial(LazyAdam, rows="lazy"), steps=5)
+    dense = LazyAdam(copy.deepcopy(net).parameters(), rows="dense")
+    with pytest.raises(InputError, match=r"moved by rows, and here they would not be: go on with"):
+        dense.load_state_dict(optimizer.state_dict())
 
 
 def test_weight_decay_acts_on_rows_with_a_gradient():
