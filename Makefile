@@ -6,7 +6,7 @@ STAMP := $(VENV)/installed
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv train test lint bench bench-peers faults fuzz golden ui clean
+.PHONY: help venv train test lint bench bench-gpu bench-peers faults fuzz golden ui clean
 
 help: ## show this page
 	@echo "usage: make TARGET [ARGS='...']"
@@ -38,6 +38,9 @@ lint: $(STAMP) ## check style, types and who imports whom
 
 bench: $(STAMP) ## measure speed and memory, as ratios within one run; ARGS=--rounds=3
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-gpu: $(STAMP) ## measure this machine's GPU: training, attention, evaluation; ARGS=--rounds=3
+	$(BIN)/python -m tests.benchmarks.gpu $(ARGS)
 
 bench-peers: $(STAMP) ## measure RecTools and RecBole beside negrec, each in an environment of its own
 	$(BIN)/python -m tests.benchmarks.peers $(ARGS)

@@ -11,6 +11,7 @@ from negrec.data.targets import NextItem
 from negrec.embedding import Table, late_rows, look_up
 from negrec.errors import InputError
 from negrec.losses.bce import BCE
+from negrec.models import layers
 from negrec.models.sasrec import SASRec
 from negrec.objectives.ranking import Ranking
 from negrec.samplers.genni import GenNi
@@ -504,6 +505,22 @@ def test_bf16_trains(tmp_path):
     run.fit()
     assert run.losses()[-1] < run.losses()[0]
     assert all(p.dtype == torch.float32 for p in run.model.parameters())
+
+
+def test_bf16_is_the_encoders_and_not_the_scorers(tmp_path, monkeypatch):
+    attended, scored = set(), set()
+    attend = layers.attend
+    monkeypatch.setattr(
+        layers, "attend", lambda qkv, *a: attended.add(qkv.dtype) or attend(qkv, *a)
+    )
+    run = Run(tmp_path, precision="bf16", max_epochs=1, sampler=genni)
+    run.objective.observe = lambda model, feedback: scored.update(
+        {feedback.queries.hidden.dtype, feedback.scores.negative.dtype, feedback.loss.dtype}
+    )
+    run.fit()
+    assert attended == {torch.bfloat16}
+    assert scored == {torch.float32}
+    assert {p.dtype for p in run.model.parameters()} == {torch.float32}
 
 
 def test_an_unknown_metric_is_refused(tmp_path):
