@@ -12,24 +12,25 @@ from torch.nn import functional as F
 from negrec.kernels.draw import draw, pick
 from negrec.kernels.log_sum_exp import log_sum_exp
 from negrec.kernels.tiles import BLOCK, Pairs, Scratch, chunks
-from negrec.scoring import ItemScorer, queries_at_once
+from negrec.scoring import FixedScorer, ItemScorer, queries_at_once
 from negrec.types import Exclude, Negatives, Queries, slices
 from negrec.wide import uniform
 
 _NUMBERS = 1 << 20  # of gathered vectors that are held at once (4 MiB)
 _SAMPLE = 1024  # items by which a cluster's principal axis is found
 _ITERATIONS = 10  # of the power method: two halves need no exact axis
+_PARTS = 16  # of a cluster, at the most, by which its share is estimated
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """The items in C clusters of W or W - 1.
+    """The items in C clusters of W or W - 1, and each cluster in S parts.
 
     Attributes:
-        members: ids of each cluster's items; 0 in an empty last slot, (C, W).
+        members: ids of each cluster's items, part by part; 0 in an empty last slot, (C, W).
         slot: where each item stands in ``members.flatten()``, (V,).
-        centre: mean vector of each cluster, when it was made, (C, D).
-        spread: mean variance of the vectors' components within each cluster, then, (C,).
+        centre: mean vector of each part, when it was made, (C S, D).
+        spread: mean variance of the vectors' components within each part, then, (C S,).
     """
 
     members: Tensor
@@ -44,22 +45,25 @@ class Grouping:
         The catalogue is cut in halves across the principal axis of its vectors, each half across
         its own, and so on (Boley, 1998, Data Mining and Knowledge Discovery 2(4), who cuts at the
         mean; here it is the median, so that no cluster is larger than another). Nothing is
-        random. It costs about log2(C) passes over the item table, and holds no copy of it.
+        random. It costs about log2(C S) passes over the item table, and holds no copy of it.
 
         Args:
             scorer: the model's.
             n_clusters: C, a power of two, at most V.
         """
         device, n_items = scorer.weight.device, scorer.n_items
+        n_parts = n_clusters * parts_of(n_items, n_clusters)
         order = torch.arange(1, n_items + 1, device=device)
-        for level in range(n_clusters.bit_length() - 1):
+        for level in range(n_parts.bit_length() - 1):
             order = _halved(scorer, order, 1 << level)
         at, inside = _rows(n_items, n_clusters, device)
         members = order[at].masked_fill_(~inside, 0)
         slot = torch.empty_like(order)
         slot[order - 1] = torch.arange(members.numel(), device=device).view_as(at)[inside]
-        size = max(1, _NUMBERS // (members.shape[1] * scorer.width))
-        moments = [_moments(scorer, members[part]) for part in chunks(n_clusters, size)]
+        at, inside = _rows(n_items, n_parts, device)
+        of_part = order[at].masked_fill_(~inside, 0)
+        size = max(1, _NUMBERS // (at.shape[1] * scorer.width))
+        moments = [_moments(scorer, of_part[part]) for part in chunks(n_parts, size)]
         centre, spread = (torch.cat(x) for x in zip(*moments, strict=True))
         return cls(members, slot, centre, spread)
 
@@ -68,21 +72,24 @@ class Clusters(nn.Module):
     r"""Draws items by a softmax over the catalogue, nearly, at about the cost of its square root.
 
     .. math:: q(i \mid h) = P(c \mid h) \, \frac{e^{h \cdot e_i}}{\sum_{j \in c} e^{h \cdot e_j}},
-       \quad P(c \mid h) \propto
-       n_c \exp\left(h \cdot \mu_c + \tfrac{1}{2} \lVert h \rVert^2 \sigma_c^2\right)
+       \quad P(c \mid h) \propto \sum_{p \in c}
+       n_p \exp\left(h \cdot \mu_p + \tfrac{1}{2} \lVert h \rVert^2 \sigma_p^2\right)
 
     with c the cluster of item i. P estimates how much of the softmax lies in a cluster, by the
-    mean and the variance of its n_c vectors when the clusters were made: exact where they are
-    normal, the same in all directions, and have not moved since. Within a cluster the draw is
-    exact, by the present vectors. So the density of a draw is known, and its distance from the
-    softmax is that of P from the true shares of the clusters.
+    means and the variances of the n_p vectors of its parts p when the clusters were made: exact
+    where they are normal, the same in all directions, and have not moved since. Within a cluster
+    the draw is exact, by the present vectors. So the density of a draw is known, and its distance
+    from the softmax is that of P from the true shares of the clusters.
+
+    Limits: one cluster is the softmax.
 
     What is excluded is never drawn, and q is over the rest: within a cluster it is left out of
     the sum, and a cluster of which nothing is left has P = 0.
 
     Args:
         n_items: V.
-        n_clusters: C, a power of two in 1..V. A draw looks at C centres and V / C items.
+        n_clusters: C, a power of two in 1..V. A draw looks at 16 C centres and V / C items; fewer
+            clusters are nearer to the softmax.
     """
 
     members: Tensor
@@ -102,8 +109,9 @@ class Clusters(nn.Module):
         width = -(-n_items // n_clusters)
         self.register_buffer("members", torch.zeros(n_clusters, width, dtype=torch.int64))
         self.register_buffer("slot", torch.zeros(n_items, dtype=torch.int64))
-        self.register_buffer("centre", torch.zeros(n_clusters, 0))  # how wide, the model tells
-        self.register_buffer("spread", torch.zeros(n_clusters))
+        n_parts = n_clusters * parts_of(n_items, n_clusters)
+        self.register_buffer("centre", torch.zeros(n_parts, 0))  # how wide, the model tells
+        self.register_buffer("spread", torch.zeros(n_parts))
         self._scratch = Scratch()
 
     def grouping(self, scorer: ItemScorer, anew: bool) -> Grouping:
@@ -143,9 +151,20 @@ class Clusters(nn.Module):
         """
         hidden = queries.hidden.detach().to(grouping.centre.dtype) * alpha
         query, slot = self._excluded(queries, grouping, exclude)
-        cluster, log_p = self._clusters(grouping, hidden, query, slot, k, generator)
-        item, log_within = self._items(grouping, hidden, scorer, cluster, query, slot, generator)
-        return item, log_p + log_within
+        # The weight of a part as one dot product.
+        size = _rows(len(grouping.slot), len(grouping.centre), hidden.device)[1].sum(1)
+        one = hidden.new_ones(len(hidden), 1)
+        states = torch.cat([hidden, hidden.square().sum(1, keepdim=True) / 2, one], 1)
+        parts = torch.cat([grouping.centre, grouping.spread[:, None], size.log()[:, None]], 1)
+        ruled_out = self._nothing_left(grouping, query, slot)
+        part = draw(states, parts, ruled_out, k, generator, self._scratch)
+        total = log_sum_exp(states, parts, ruled_out, self._scratch)
+        # Where scores are no numbers anything is drawn: the trainer says that a loss is not finite.
+        cluster = part.clamp_(0, len(parts) - 1) // (len(parts) // len(grouping.members))
+        item, log_weight = self._items(
+            grouping, states, parts, scorer, cluster, query, slot, generator
+        )
+        return item, log_weight - total[:, None]
 
     def _excluded(
         self, queries: Queries, grouping: Grouping, exclude: Exclude
@@ -156,80 +175,74 @@ class Clusters(nn.Module):
         counts = some_left[query]
         return query[counts], grouping.slot[item[counts] - 1]
 
-    def _clusters(
-        self,
-        grouping: Grouping,
-        hidden: Tensor,
-        query: Tensor,
-        slot: Tensor,
-        k: int,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor]:
-        """Clusters that are drawn for N queries, and log P of each, (N, k)."""
+    def _nothing_left(self, grouping: Grouping, query: Tensor, slot: Tensor) -> Pairs:
+        """(query, part) cells of clusters whose items are all excluded."""
         n_clusters, width = grouping.members.shape
         size = width - (grouping.members[:, -1] == 0).int()
-        # The weight of a cluster as one dot product.
-        one = hidden.new_ones(len(hidden), 1)
-        states = torch.cat([hidden, hidden.square().sum(1, keepdim=True) / 2, one], 1)
-        matrix = torch.cat([grouping.centre, grouping.spread[:, None], size.log()[:, None]], 1)
         cell, taken = torch.unique(query * n_clusters + slot // width, return_counts=True)
-        row, column = cell // n_clusters, cell % n_clusters
-        full = taken == size[column]
-        nothing_left = Pairs(row[full], column[full])
-        drawn = draw(states, matrix, nothing_left, k, generator, self._scratch)
-        # Where scores are no numbers anything is drawn: the trainer says that a loss is not finite.
-        drawn.clamp_(0, n_clusters - 1)
-        weight = torch.einsum("nd,nkd->nk", states, matrix[drawn])
-        total = log_sum_exp(states, matrix, nothing_left, self._scratch)
-        return drawn, weight - total[:, None]
+        row, cluster = cell // n_clusters, cell % n_clusters
+        full = taken == size[cluster]
+        several = len(grouping.centre) // n_clusters
+        part = cluster[full, None] * several + torch.arange(several, device=cell.device)
+        return Pairs(row[full].repeat_interleave(several), part.flatten())
 
     def _items(
         self,
         grouping: Grouping,
-        hidden: Tensor,
+        states: Tensor,
+        parts: Tensor,
         scorer: ItemScorer,
         cluster: Tensor,
         query: Tensor,
         slot: Tensor,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor]:
-        """Items that are drawn from the clusters (N, k), and the log of their shares there."""
+        """Items that are drawn from the clusters (N, k), and the log of their weights there.
+
+        The weight is that of the cluster times the item's share in it.
+        """
         members, (n, k) = grouping.members, cluster.shape
-        width = members.shape[1]
-        u = uniform((n * k, 1), hidden.device, generator)
+        width, several = members.shape[1], len(parts) // len(members)
+        estimate, step = FixedScorer(parts), torch.arange(1, several + 1, device=states.device)
+        u = uniform((n * k, 1), states.device, generator)
         # Draws from the same cluster lie side by side: its vectors are looked up once.
         ordered, order = cluster.flatten().sort(stable=True)
         rank = torch.empty_like(order)
         rank[order] = torch.arange(n * k, device=order.device)
         # Excluded pairs beside the draws of their query from their cluster, if there are any.
-        n_clusters = len(members)
-        drawn_from = torch.arange(n, device=order.device)[:, None] * n_clusters + cluster
+        drawn_from = torch.arange(n, device=order.device)[:, None] * len(members) + cluster
         by_query, draws = drawn_from.flatten().sort()
-        wanted = query * n_clusters + slot // width
+        wanted = query * len(members) + slot // width
         first, last = (torch.searchsorted(by_query, wanted, right=right) for right in (False, True))
         hit = slices(draws, first, last)
         excluded = Pairs.of(rank[hit.values], slot[hit.row] % width)
-        parts = [*chunks(n * k, queries_at_once(Negatives(members), scorer))]
-        item, log_share = torch.empty_like(order), hidden.new_empty(n * k)
-        for part, out in zip(parts, excluded.by_rows(parts), strict=True):
-            own = order[part]
-            rows, row = torch.unique_consecutive(ordered[part], return_inverse=True)
-            ids = members[rows]
-            score = scorer(hidden[own // k], ids.clamp(min=1), row)  # (n k, W)
+        chunked = [*chunks(n * k, queries_at_once(Negatives(members), scorer))]
+        item, log_weight = torch.empty_like(order), states.new_empty(n * k)
+        for chunk, out in zip(chunked, excluded.by_rows(chunked), strict=True):
+            own = order[chunk]
+            rows, row = torch.unique_consecutive(ordered[chunk], return_inverse=True)
+            ids, state = members[rows], states[own // k]
+            score = scorer(state[:, : scorer.width], ids.clamp(min=1), row)  # (n k, W)
             score[:, -1].masked_fill_((ids[:, -1] == 0)[row], -torch.inf)
             score[out.row, out.column] = -torch.inf
-            share = score.log_softmax(1)
-            weight = F.pad(share.exp().nan_to_num_(0), (0, -width % BLOCK))
-            found = pick(weight, u[own.to(u.device)]).clamp_(min=0)
+            log_share = score.log_softmax(1)
+            share = F.pad(log_share.exp().nan_to_num_(0), (0, -width % BLOCK))
+            found = pick(share, u[own.to(u.device)]).clamp_(min=0)
             item[own] = ids[row, found[:, 0]]
-            log_share[own] = share.gather(1, found)[:, 0]
-        return item.view(n, k), log_share.view(n, k)
+            of_cluster = estimate(state, rows[:, None] * several + step, row).logsumexp(1)
+            log_weight[own] = of_cluster + log_share.gather(1, found)[:, 0]
+        return item.view(n, k), log_weight.view(n, k)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *args: Any) -> None:
         found = state_dict.get(f"{prefix}centre")
         if found is not None:  # the width is the model's, which the constructor does not know
             self.centre = self.centre.new_zeros(len(self.centre), found.shape[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def parts_of(n_items: int, n_clusters: int) -> int:
+    """Parts of each cluster: a power of two, so that no part is empty."""
+    return min(_PARTS, 1 << (n_items // n_clusters).bit_length() - 1)
 
 
 def _rows(n_items: int, n: int, device: torch.device) -> tuple[Tensor, Tensor]:

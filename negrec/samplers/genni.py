@@ -70,7 +70,7 @@ class GenNi(Sampler):
             when it rose.
         index: None draws from Q, "clusters" nearly so at less cost where V is large; with the
             whole catalogue only (``beta`` 1).
-        n_clusters: of the index, a power of two in 1..V; None: about twice the square root of V.
+        n_clusters: of the index, a power of two in 1..V; None: about the square root of V.
         alpha_step: the curriculum's step, positive.
         alpha_bounds: the curriculum's lowest and highest alpha.
         exclude: see ``Sampler``.
@@ -245,8 +245,8 @@ class GenNi(Sampler):
 
 
 def about_square_root(n_items: int) -> int:
-    """The power of two next to twice the square root."""
-    return min(1 << round(math.log2(2 * math.sqrt(n_items))), 1 << int(math.log2(n_items)))
+    """The power of two next to the square root."""
+    return 1 << round(math.log2(n_items) / 2)
 
 
 def subset(n: int, size: int, generator: torch.Generator | None, device: torch.device) -> Tensor:

@@ -33,6 +33,15 @@ def grouped(scorer, n_clusters):
         return Grouping.of(scorer, n_clusters)
 
 
+def parts_by_cluster(grouping):
+    """The parts of each cluster: ids, centre and spread."""
+    ids = grouping.members[grouping.members > 0]
+    n, per_cluster = len(grouping.centre), len(grouping.centre) // len(grouping.members)
+    stretches = [ids[j * len(ids) // n : (j + 1) * len(ids) // n] for j in range(n)]
+    parts = [*zip(stretches, grouping.centre, grouping.spread.double(), strict=True)]
+    return [parts[j : j + per_cluster] for j in range(0, n, per_cluster)]
+
+
 def density(grouping, queries, scorer, exclude):
     """The definition, query by query and cluster by cluster, (N, V)."""
     out = forbidden(queries, exclude, V)
@@ -40,13 +49,14 @@ def density(grouping, queries, scorer, exclude):
     for n, state in enumerate(ALPHA.double() * queries.hidden.double()):
         score = scorer.matrix.detach().double() @ state
         share = []
-        for ids, centre, spread in zip(
-            grouping.members, grouping.centre, grouping.spread, strict=True
-        ):
+        for ids, own in zip(grouping.members, parts_by_cluster(grouping), strict=True):
             ids = ids[ids > 0]
             allowed = ids[~out[n, ids]]
-            estimate = centre.double() @ state + state.square().sum() * spread.double() / 2
-            share.append(len(ids) * estimate.exp() if len(allowed) else torch.tensor(0.0))
+            estimate = sum(
+                len(part) * (centre.double() @ state + state.square().sum() * spread / 2).exp()
+                for part, centre, spread in own
+            )
+            share.append(estimate if len(allowed) else torch.tensor(0.0))
             q[n, allowed - 1] = share[-1] * score[allowed - 1].softmax(0)
         q[n] /= sum(share)
     return q
@@ -113,11 +123,23 @@ def test_a_sample_of_a_cluster_tells_its_axis(monkeypatch):
 
 
 def test_moments_are_means_and_mean_variances():
-    grouping = grouped(toy.scorer(V), 4)  # clusters of 7 and 8
-    for ids, centre, spread in zip(grouping.members, grouping.centre, grouping.spread, strict=True):
-        vectors = toy.scorer(V).matrix[ids[ids > 0] - 1].detach()
+    # Clusters of 7 and 8 items have four parts each, of 1 and 2 items.
+    parts = [part for own in parts_by_cluster(grouped(toy.scorer(V), 4)) for part in own]
+    assert [len(ids) for ids, _, _ in parts].count(2) == 14
+    assert len(parts) == 16
+    for ids, centre, spread in parts:
+        vectors = toy.scorer(V).matrix[ids - 1].detach()
         torch.testing.assert_close(centre, vectors.mean(0))
-        torch.testing.assert_close(spread, vectors.var(0, unbiased=False).mean())
+        torch.testing.assert_close(spread.float(), vectors.var(0, unbiased=False).mean())
+
+
+@pytest.mark.parametrize(
+    ("n_items", "n_clusters", "parts"), [(30, 4, 4), (30, 16, 1), (600, 4, 16)]
+)
+def test_no_part_is_empty(n_items, n_clusters, parts):
+    grouping = grouped(toy.scorer(n_items), n_clusters)
+    assert len(grouping.centre) == n_clusters * parts
+    assert all(len(ids) for own in parts_by_cluster(grouping) for ids, _, _ in own)
 
 
 def test_pieces_do_not_change_the_groups(monkeypatch):
@@ -144,7 +166,7 @@ def test_items_that_are_all_alike_are_cut_too():
 
 
 @pytest.mark.parametrize("exclude", ["none", "target", "window"])
-@pytest.mark.parametrize("n_clusters", [1, 4, 16])
+@pytest.mark.parametrize("n_clusters", [1, 2, 4, 16])
 def test_log_q_is_the_definition(n_clusters, exclude):
     queries, scorer = some_queries(), toy.scorer(V)
     grouping = grouped(scorer, n_clusters)
@@ -266,4 +288,4 @@ def test_what_is_kept_is_drawn_from_after_a_round_trip():
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
     twin.load_state_dict(Clusters(V, 4).state_dict())  # of a run that has not begun
-    assert twin.centre.shape == (4, 0)
+    assert twin.centre.shape == (16, 0)

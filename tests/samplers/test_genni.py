@@ -303,8 +303,9 @@ def test_refined_log_q_makes_the_full_softmax_of_one_cluster():
 
 
 def test_about_the_square_root():
-    # 2 sqrt(V) is 2, 2.8, 11.0, 220, 632 and 2,000; 2^3.46 = 11.0, 2^7.78 = 220, 2^9.3 = 632.
-    sizes = {1: 1, 2: 2, 30: 8, 12_101: 256, 100_000: 512, 1_000_000: 2_048}
+    # Roots are 1, 1.4, 1.7, 5.5, 110, 316 and 1,000: 2^0.5 = 1.4, 2^2.45 = 5.5, 2^6.78 = 110,
+    # 2^8.3 = 316. Half a power goes to the even one.
+    sizes = {1: 1, 2: 1, 3: 2, 30: 4, 12_101: 128, 100_000: 256, 1_000_000: 1_024}
     assert {n: about_square_root(n) for n in sizes} == sizes
 
 
