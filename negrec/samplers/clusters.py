@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from negrec.wide import uniform
 _NUMBERS = 1 << 20  # of gathered vectors that are held at once (4 MiB)
 _SAMPLE = 1024  # items by which a cluster's principal axis is found
 _ITERATIONS = 10  # of the power method: two halves need no exact axis
+_REFRESHED = 1 << 16  # items whose parts are looked at again at each step, in turns
 _PARTS = 16  # of a cluster, at the most, by which its share is estimated
 
 
@@ -29,7 +30,7 @@ class Grouping:
     Attributes:
         members: ids of each cluster's items, part by part; 0 in an empty last slot, (C, W).
         slot: where each item stands in ``members.flatten()``, (V,).
-        centre: mean vector of each part, when it was made, (C S, D).
+        centre: mean vector of each part, when it was last looked at, (C S, D).
         spread: mean variance of the vectors' components within each part, then, (C S,).
     """
 
@@ -60,12 +61,15 @@ class Grouping:
         members = order[at].masked_fill_(~inside, 0)
         slot = torch.empty_like(order)
         slot[order - 1] = torch.arange(members.numel(), device=device).view_as(at)[inside]
-        at, inside = _rows(n_items, n_parts, device)
-        of_part = order[at].masked_fill_(~inside, 0)
-        size = max(1, _NUMBERS // (at.shape[1] * scorer.width))
-        moments = [_moments(scorer, of_part[part]) for part in chunks(n_parts, size)]
-        centre, spread = (torch.cat(x) for x in zip(*moments, strict=True))
-        return cls(members, slot, centre, spread)
+        every = _parts(members, n_items, n_parts, slice(0, n_parts))
+        return cls(members, slot, *_moments(scorer, every))
+
+    def refreshed(self, scorer: ItemScorer, part: slice) -> Grouping:
+        """The same groups, with some of the parts as their vectors are now."""
+        ids = _parts(self.members, len(self.slot), len(self.centre), part)
+        centre, spread = self.centre.clone(), self.spread.clone()
+        centre[part], spread[part] = _moments(scorer, ids)
+        return replace(self, centre=centre, spread=spread)
 
 
 class Clusters(nn.Module):
@@ -76,7 +80,7 @@ class Clusters(nn.Module):
        n_p \exp\left(h \cdot \mu_p + \tfrac{1}{2} \lVert h \rVert^2 \sigma_p^2\right)
 
     with c the cluster of item i. P estimates how much of the softmax lies in a cluster, by the
-    means and the variances of the n_p vectors of its parts p when the clusters were made: exact
+    means and the variances of the n_p vectors of its parts p when they were last looked at: exact
     where they are normal, the same in all directions, and have not moved since. Within a cluster
     the draw is exact, by the present vectors. So the density of a draw is known, and its distance
     from the softmax is that of P from the true shares of the clusters.
@@ -114,11 +118,23 @@ class Clusters(nn.Module):
         self.register_buffer("spread", torch.zeros(n_parts))
         self._scratch = Scratch()
 
-    def grouping(self, scorer: ItemScorer, anew: bool) -> Grouping:
-        """What is kept, or a fresh one, which is kept only by ``keep``."""
-        if anew or self.centre.shape[1] == 0:
+    def grouping(self, scorer: ItemScorer, index: int) -> Grouping:
+        """What a step draws by, which lasts only if it is given to ``keep``.
+
+        The groups are made anew at an epoch's first step. At the others the parts are looked at
+        again in turns, all of them at each step while the catalogue is small: with centres of the
+        epoch's start a model learns from negatives that it has got over.
+
+        Args:
+            scorer: the model's.
+            index: the step's, within the epoch.
+        """
+        if index == 0 or self.centre.shape[1] == 0:
             return Grouping.of(scorer, len(self.members))
-        return Grouping(self.members, self.slot, self.centre, self.spread)
+        kept = Grouping(self.members, self.slot, self.centre, self.spread)
+        rounds = -(-len(self.slot) // _REFRESHED)
+        start, stop = ((index % rounds + more) * len(self.centre) // rounds for more in (0, 1))
+        return kept.refreshed(scorer, slice(start, stop))
 
     def keep(self, grouping: Grouping) -> None:
         """What later draws go by."""
@@ -285,11 +301,31 @@ def _axis(vectors: Tensor) -> Tensor:
     return F.normalize(axis, dim=1)
 
 
-def _moments(scorer: ItemScorer, members: Tensor) -> tuple[Tensor, Tensor]:
-    """Means (n, D) of the vectors of some clusters, and their mean variances (n,)."""
-    there = (members > 0)[:, :, None]
+def _parts(members: Tensor, n_items: int, n_parts: int, part: slice) -> Tensor:
+    """Ids of the items of some parts, 0 in an empty last slot, (n, W / S)."""
+    n_clusters, width = members.shape
+    index = torch.arange(part.start, part.stop, device=members.device)
+    cluster = index // (n_parts // n_clusters)
+    first, last = (i * n_items // n_parts for i in (index, index + 1))
+    # Where the part begins in the flattened members: each cluster has a row of its own.
+    slot = first - cluster * n_items // n_clusters + cluster * width
+    column = torch.arange(-(-n_items // n_parts), device=members.device)
+    there = column < (last - first)[:, None]
+    return members.flatten()[(slot[:, None] + column).masked_fill_(~there, 0)] * there
+
+
+def _moments(scorer: ItemScorer, ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Means (n, D) of the vectors of some parts (n, W), and their mean variances (n,)."""
+    size = max(1, _NUMBERS // (ids.shape[1] * scorer.width))
+    found = [_of_few(scorer, ids[part]) for part in chunks(len(ids), size)]
+    mean, variance = (torch.cat(x) for x in zip(*found, strict=True))
+    return mean, variance
+
+
+def _of_few(scorer: ItemScorer, ids: Tensor) -> tuple[Tensor, Tensor]:
+    there = (ids > 0)[:, :, None]
     size = there.sum(1)
-    vectors = scorer.vectors(members.clamp(min=1))
+    vectors = scorer.vectors(ids.clamp(min=1))
     mean = (vectors * there).sum(1) / size
     square = (vectors - mean[:, None]).square_().mul_(there)
     return mean, square.sum((1, 2)) / (size[:, 0] * vectors.shape[2])

@@ -70,7 +70,7 @@ class GenNi(Sampler):
             when it rose.
         index: None draws from Q, "clusters" nearly so at less cost where V is large; with the
             whole catalogue only (``beta`` 1).
-        n_clusters: of the index, a power of two in 1..V; None: about the square root of V.
+        n_clusters: of the index, a power of two in 1..V; None: about half the square root of V.
         alpha_step: the curriculum's step, positive.
         alpha_bounds: the curriculum's lowest and highest alpha.
         exclude: see ``Sampler``.
@@ -135,7 +135,7 @@ class GenNi(Sampler):
         self.density_by_query = index is not None
         if index is not None:
             if n_clusters is None:
-                n_clusters = about_square_root(info.n_items)
+                n_clusters = about_half_the_root(info.n_items)
             self.clusters = Clusters(info.n_items, n_clusters)
         self.alpha_step = alpha_step
         self.alpha_bounds = (low, high)
@@ -180,7 +180,7 @@ class GenNi(Sampler):
     def _draw_by_clusters(
         self, clusters: Clusters, queries: Queries, scorer: ItemScorer, step: Step
     ) -> Indexed:
-        grouping = clusters.grouping(scorer, anew=step.index == 0)
+        grouping = clusters.grouping(scorer, step.index)
         items, log_q = clusters.draw(
             grouping, queries, scorer, self.alpha, self.exclude, self.k, step.generator
         )
@@ -244,9 +244,9 @@ class GenNi(Sampler):
         return out.scatter_(1, chosen, False)[local]
 
 
-def about_square_root(n_items: int) -> int:
-    """The power of two next to the square root."""
-    return 1 << round(math.log2(n_items) / 2)
+def about_half_the_root(n_items: int) -> int:
+    """The power of two next to half the square root of V."""
+    return 1 << max(0, round(math.log2(n_items) / 2 - 1))
 
 
 def subset(n: int, size: int, generator: torch.Generator | None, device: torch.device) -> Tensor:

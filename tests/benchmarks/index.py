@@ -32,7 +32,7 @@ from torch import Tensor
 
 from negrec.experiment import Parts, build
 from negrec.samplers.clusters import Clusters, Grouping
-from negrec.samplers.genni import GenNi, about_square_root, subset
+from negrec.samplers.genni import GenNi, about_half_the_root, subset
 from negrec.scoring import ItemScorer
 from negrec.training.checkpoint import Checkpoints
 from negrec.types import Batch, DatasetInfo, Queries, Step
@@ -173,7 +173,7 @@ def cost(n_items: int, indexed: bool, repeats: int) -> tuple[float, float, float
     with torch.no_grad():
         if sampler.clusters is not None:
             started = time.process_time()
-            sampler.clusters.keep(sampler.clusters.grouping(scorer, anew=True))
+            sampler.clusters.keep(sampler.clusters.grouping(scorer, 0))
             building = time.process_time() - started
         for index in range(1, repeats + 2):  # the first one is for the caches
             started = time.process_time()
@@ -196,7 +196,7 @@ def costs(repeats: int) -> Table:
                 found = pool.submit(cost, n_items, indexed, repeats).result()
             seconds, building, peak = found
             exact_seconds = exact_seconds if indexed else seconds
-            name = f"index, C={about_square_root(n_items):,}" if indexed else "exact"
+            name = f"index, C={about_half_the_root(n_items):,}" if indexed else "exact"
             cells = [f"{seconds:.4f}", f"{exact_seconds / seconds:.1f}", f"{building:.2f}"]
             table.add_row(f"{n_items:,}", name, *cells, f"{peak:,.0f}")
     return table

@@ -273,17 +273,48 @@ def test_scores_that_are_no_numbers_fail_later_in_the_loss(where, native):
 # ---- state
 
 
+def test_parts_are_looked_at_again_in_turns(monkeypatch):
+    monkeypatch.setattr(clusters, "_REFRESHED", 10)  # of 30 items: three turns
+    scorer, index = toy.scorer(V), Clusters(V, 4)
+    with torch.no_grad():
+        index.keep(index.grouping(scorer, 0))
+        before = index.centre.clone()
+        scorer.weight.mul_(2)
+        expected = Grouping.of(scorer, 4)
+        for turn in (1, 2, 3):
+            index.keep(index.grouping(scorer, turn))
+            # Sixteen parts: 5 to 9, then 10 to 15, then 0 to 4.
+            new = {1: range(5, 10), 2: range(5, 16), 3: range(16)}[turn]
+            for j in range(16):
+                torch.testing.assert_close(index.centre[j], before[j] * (2 if j in new else 1))
+    torch.testing.assert_close(index.centre, expected.centre)
+    torch.testing.assert_close(index.spread, expected.spread)
+
+
+@pytest.mark.parametrize(("n_items", "n_clusters"), [(30, 4), (601, 8), (64, 2)])
+def test_a_second_look_is_like_the_first(n_items, n_clusters):
+    scorer, index = toy.scorer(n_items), Clusters(n_items, n_clusters)
+    with torch.no_grad():
+        first = index.grouping(scorer, 0)
+        index.keep(first)
+        again = index.grouping(scorer, 1)
+    assert torch.equal(again.members, first.members)
+    assert torch.equal(again.centre, first.centre)
+    assert torch.equal(again.spread, first.spread)
+
+
 def test_what_is_kept_is_drawn_from_after_a_round_trip():
     queries, scorer = some_queries(), toy.scorer(V)
     index, twin = Clusters(V, 4), Clusters(V, 4)
     with torch.no_grad():
-        index.keep(index.grouping(scorer, anew=False))  # there is none yet
+        index.keep(index.grouping(scorer, 5))  # there is none yet
         twin.load_state_dict(index.state_dict())
-        scorer.weight.neg_()
-        kept, loaded = (x.grouping(scorer, anew=False) for x in (index, twin))
-        fresh = twin.grouping(scorer, anew=True)
+        scorer.weight.copy_(torch.roll(scorer.weight, 1, 0))
+        kept, loaded = (x.grouping(scorer, 6) for x in (index, twin))
+        fresh = twin.grouping(scorer, 0)
+    assert torch.equal(kept.members, loaded.members)
     assert torch.equal(kept.centre, loaded.centre)
-    assert not torch.equal(fresh.centre, kept.centre)
+    assert not torch.equal(fresh.members, kept.members)
     one, other = (drawn(x, g, queries, scorer) for x, g in ((index, kept), (twin, loaded)))
     assert torch.equal(one[0], other[0])
     assert torch.equal(one[1], other[1])
