@@ -40,12 +40,12 @@ class GenNi(Sampler):
     uniform share beta of it, equation 7 for a growing beta, section 3.4 for the curriculum.
     The draw is exact: no (N, V) tensor is held and nothing is approximated, except with an index.
 
-    A draw looks at all V items. With ``index="clusters"`` it looks at about the square root of V:
-    the items are grouped at the first step of each epoch, and a draw is that of a cluster, by an
-    estimate of its share, and of an item within it, exactly (see ``Clusters``). Each negative
-    comes with the log of the density that it was drawn from, which is not quite Q: on Beauty,
-    with alpha = 2.5, the total variation distance between the two is 0.03 after 5 epochs and 0.07
-    after 20, at an epoch's end.
+    A draw looks at all V items. With ``index="clusters"`` it looks at some ten times the
+    square root of V: the items are grouped at the first step of each epoch, and a draw is that of
+    a cluster, by an estimate of its share, and of an item within it, exactly (see ``Clusters``).
+    Each negative comes with the log of the density that it was drawn from, which is not quite Q:
+    on Beauty, with alpha = 2.5, the total variation distance between the two is 0.03 after 20
+    epochs, by centres that are an epoch old.
 
     Limits: alpha = 0 is uniform over V'; a large alpha is the highest-scored item of V'.
 
