@@ -140,7 +140,7 @@ class Proposal(Sampler):
 
     def log_prob_for(self, items: Tensor, queries: Queries) -> Tensor | None:
         log_q = self.log_prob(items)
-        if log_q is None or self.share != "query":
+        if log_q is None or self.share != "query" or self.exclude == "none":
             return log_q
         return log_q - self._log_left(queries)[:, None]
 

@@ -24,4 +24,5 @@ class Uniform(Proposal):
         )
 
     def log_prob(self, items: Tensor) -> Tensor:
-        return torch.full(items.shape, -math.log(self.n_items), device=items.device)
+        log_q = torch.full((), -math.log(self.n_items), device=items.device)
+        return log_q.expand(items.shape)  # nothing of the size (N, K) is written
