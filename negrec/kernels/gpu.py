@@ -34,7 +34,7 @@ def _there() -> bool:
 def trusted(name: str, error: Callable[[], float], dtype: torch.dtype) -> bool:
     """Whether a kernel's error on a small case is what its numbers' rounding explains.
 
-    A kernel is held to PyTorch before its first use: no machine here could run it.
+    A kernel is held to PyTorch before its first use: it was written without a GPU at hand.
 
     Args:
         name: of the kernel.
