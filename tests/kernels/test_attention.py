@@ -86,6 +86,19 @@ def test_the_same_weights_are_dropped(causal):
 
 
 @pytest.mark.usefixtures("compiled")
+def test_the_bytes_of_each_width_begin_with_a_word():
+    # A row of 3 with one head has 9 weights, which take 16 bytes; those of the row of 17 follow.
+    lengths = (3, 17)
+    torch.manual_seed(0)
+    qkv, upstream = torch.randn(20, 24), torch.randn(20, 8)
+    found = answers(qkv, rows_of(lengths), 1, 0.5, upstream)
+    with native.plain():
+        expected = answers(qkv, rows_of(lengths), 1, 0.5, upstream)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.usefixtures("compiled")
 def test_large_and_broken_scores():
     torch.manual_seed(0)
     qkv = torch.randn(sum(LENGTHS), 24)
