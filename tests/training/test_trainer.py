@@ -147,7 +147,10 @@ def by_rows(parameters):
     return LazyAdam(parameters, lr=1e-2, rows="lazy")
 
 
-@pytest.mark.parametrize("settings", [{}, {"osf": 1}, {"osf": 2}, {"optimizer": by_rows}], ids=str)
+SETTINGS = {"plain": {}, "osf=1": {"osf": 1}, "osf=2": {"osf": 2}, "rows": {"optimizer": by_rows}}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 @pytest.mark.parametrize("sampler", [None, genni, indexed, scarce])
 @pytest.mark.parametrize("cut", [0, 3, 7, 12])
 def test_a_run_cut_off_at_any_step_ends_as_if_it_had_not_been(tmp_path, cut, sampler, settings):
