@@ -44,8 +44,8 @@ class GenNi(Sampler):
     square root of V: the items are grouped at the first step of each epoch, and a draw is that of
     a cluster, by an estimate of its share, and of an item within it, exactly (see ``Clusters``).
     Each negative comes with the log of the density that it was drawn from, which is not quite Q:
-    on Beauty, with alpha = 2.5, the total variation distance between the two is 0.03 after 20
-    epochs, by centres that are an epoch old.
+    on Beauty, with alpha = 2.5 and 64 clusters, the total variation distance between the two is
+    0.007 after 6 epochs and 0.03 after 21, at an epoch's end.
 
     Limits: alpha = 0 is uniform over V'; a large alpha is the highest-scored item of V'.
 
