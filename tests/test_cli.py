@@ -19,6 +19,7 @@ from negrec import cli, identity
 from negrec.commandline import configuration, train
 from negrec.commandline.typed import Typed, parsed, quoted
 from negrec.errors import InputError
+from negrec.world import World
 
 
 @dataclass
@@ -67,7 +68,9 @@ class Commands:
         overrides: list[str],
         sweep: str | None,
         choices: dict[str, str],
+        world: World | None = None,
     ) -> SimpleNamespace:
+        assert world is None
         if cfg.seed in self.raises:
             raise self.raises[cfg.seed]
         instantiate(cfg.loss)
@@ -407,7 +410,7 @@ def test_a_broken_file(negrec_: Commands, tmp_path: Path, text: str, says: str):
 def part(negrec_: Commands, monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception], list[str]]:
     """A part that raises when the experiment calls it, as words that choose it."""
 
-    def build(cfg: DictConfig, *_: object) -> None:
+    def build(cfg: DictConfig, *_: object, **__: object) -> None:
         # `_partial_` parts are called by the experiment, not by `instantiate`.
         instantiate(cfg.objective)("info", "sequences")
 
@@ -475,7 +478,7 @@ def test_full_errors_on_request(negrec_: Commands, monkeypatch: pytest.MonkeyPat
 
 
 def test_ctrl_c(negrec_: Commands, monkeypatch: pytest.MonkeyPatch):
-    def run(*_: object) -> None:
+    def run(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(negrec.experiment, "run", run)

@@ -9,10 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from negrec.commandline.typed import Typed
 from negrec.errors import InputError
 
 if TYPE_CHECKING:
+    from negrec.commandline.typed import Typed
     from negrec.world import World
 
 LOST = (
@@ -72,6 +72,8 @@ def joined(typed: Typed) -> Iterator[World | None]:
 
 def same(expand: Callable[[Typed], Typed], typed: Typed, world: World | None) -> Typed:
     """The command as rank 0 writes it out; the other ranks run it without a folder of their own."""
+    from negrec.commandline.typed import Typed  # it imports Hydra: not for `--help`
+
     if world is None or world.first:
         typed = expand(typed)
     if world is None:

@@ -33,7 +33,7 @@ class Choose:
         self.out = self.err = ""
         run = experiment.run
 
-        def watched(cfg, folder, *words, test=True):
+        def watched(cfg, folder, *words, test=True, world=None):
             if len(self.calls) == self.interrupt_at:
                 raise InterruptedRunError(15)
             self.calls.append((folder.name, cfg.trainer.max_epochs, test))
