@@ -18,6 +18,7 @@ from torch.utils._pytree import tree_leaves
 from negrec import scoring, seeding
 from negrec.data.loader import Loader
 from negrec.data.sequences import Sequences
+from negrec.kernels import tiles
 from negrec.losses.base import Loss
 from negrec.samplers.base import Sampler
 from negrec.types import DatasetInfo, Outcome, Step
@@ -269,7 +270,7 @@ def test_no_loss_ever_holds_all_scores_of_the_catalogue(
 ) -> None:
     rows = 16  # queries of a chunk
     monkeypatch.setattr(scoring, "_SCORES", rows * data()[0].n_items)
-    monkeypatch.setattr(scoring, "_CELLS", rows * data()[0].n_items)
+    monkeypatch.setattr(tiles, "_CELLS", rows * data()[0].n_items)
     elements, everything = largest(*words)
     assert elements < everything / 2  # attention is the next largest, a quarter of it
 
