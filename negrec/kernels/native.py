@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -94,19 +95,12 @@ def call(name: str, *arguments: Tensor | int | float | None) -> None:
 
     Args:
         name: of the function.
-        arguments: tensors (contiguous, on the CPU; None is a null pointer) become pointers, whole
-            numbers int64_t, others double.
+        arguments: tensors (contiguous, on the CPU; None is a null pointer) become pointers, numbers
+            what the function takes.
     """
     library = _library()
     assert library is not None
-    function = getattr(library, name)  # ctypes keeps it, and what it is told of the types
-    if function.argtypes is None:
-        function.argtypes = [*(_KINDS.get(type(x), ctypes.c_void_p) for x in arguments), _INTEGER]
-    function(*[_passed(x) for x in arguments], torch.get_num_threads())
-
-
-_INTEGER = ctypes.c_int64
-_KINDS = {int: _INTEGER, float: ctypes.c_double}  # all else is a pointer
+    getattr(library, name)(*[_passed(x) for x in arguments], torch.get_num_threads())
 
 
 def _passed(x: Tensor | int | float | None) -> int | float | None:
@@ -125,12 +119,33 @@ def _library() -> ctypes.CDLL | None:
         log.info("no C++ compiler is found (g++ or clang++): PyTorch computes all, more slowly")
         return None
     try:
-        return ctypes.CDLL(str(_built(compiler)))
+        return _typed(ctypes.CDLL(str(_built(compiler))))
     except (OSError, subprocess.SubprocessError) as error:
         output = getattr(error, "stderr", None) or str(error)
         reason = next((line for line in output.splitlines() if "error" in line), output)
         log.warning("the C++ kernels cannot be built (%s): PyTorch computes all", reason.strip())
         return None
+
+
+def _typed(library: ctypes.CDLL) -> ctypes.CDLL:
+    """Tells ctypes what each function takes, as its source says it.
+
+    From an argument alone it cannot be told: a whole number may stand for a double.
+    """
+    for source in _sources():
+        for name, taken in _FUNCTION.findall(source.read_text(encoding="utf-8")):
+            getattr(library, name).argtypes = [
+                ctypes.c_void_p if "*" in x else _NUMBERS[x.split()[0]] for x in taken.split(",")
+            ]
+    return library
+
+
+_FUNCTION = re.compile(r"^NEGREC void (\w+)\(([^)]*)\)", re.MULTILINE)
+_NUMBERS = {"int64_t": ctypes.c_int64, "double": ctypes.c_double}
+
+
+def _sources() -> list[Path]:
+    return sorted(Path(__file__).parent.glob("*.cpp"))
 
 
 def _compiler() -> str | None:
@@ -145,9 +160,9 @@ def _built(compiler: str) -> Path:
         OSError: nothing can be written or run.
         subprocess.SubprocessError: the compiler refuses.
     """
-    here = Path(__file__).parent
-    sources = sorted(here.glob("*.cpp"))
-    read = (path.read_bytes() for path in (*sorted(here.glob("*.hpp")), *sources))
+    sources = _sources()
+    headers = sorted(Path(__file__).parent.glob("*.hpp"))
+    read = (path.read_bytes() for path in (*headers, *sources))
     digest = hashlib.sha256()
     for part in (*read, _about(compiler).encode()):
         digest.update(hashlib.sha256(part).digest())

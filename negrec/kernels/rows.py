@@ -39,7 +39,7 @@ class Rows:
         square: v, (V, D).
         last: tau of each row, counted from the step at which all rows were last settled, (V,),
             int32.
-        drift: the sum of each tau, float64, at least as long as ``last`` is large.
+        drift: the sum of each tau, float64, longer than the largest of ``last``.
         floor: e of each tau, float64, positive.
     """
 

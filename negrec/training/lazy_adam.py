@@ -197,7 +197,7 @@ class _LateAdam(Late):
 
     def step(self, gradient: Tensor | None) -> None:
         """Moves the rows of a gradient; None: nobody has read any."""
-        beta1, beta2 = map(float, self.group["betas"])
+        beta1, beta2 = self.group["betas"]
         if gradient is not None and not gradient.is_sparse:  # all rows were read, with gradient
             self.settle()
         self.state["step"] += 1
@@ -208,8 +208,8 @@ class _LateAdam(Late):
             root=math.sqrt(1 - beta2**t),
             beta1=beta1,
             beta2=beta2,
-            epsilon=float(self.group["eps"]),  # whole numbers would be passed as such to C++
-            weight_decay=float(self.group["weight_decay"]),
+            epsilon=self.group["eps"],
+            weight_decay=self.group["weight_decay"],
         )
         with torch.no_grad():
             if gradient is not None and not gradient.is_sparse:

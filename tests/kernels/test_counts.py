@@ -1,26 +1,11 @@
 """Counts of higher and equal scores against comparisons written out."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 
 from negrec.kernels import native
 from negrec.kernels.counts import counts
 from negrec.kernels.tiles import Pairs, Scratch
-from tests import toy
-
-needs_compiler = pytest.mark.skipif(native._compiler() is None, reason="no C++ compiler here")
-WAYS = ["torch", "tiles", pytest.param("native", marks=needs_compiler)]
-
-
-@pytest.fixture(params=WAYS)
-def way(request, monkeypatch):
-    """All ways of computing it."""
-    if request.param == "tiles":
-        toy.cut_tiles(monkeypatch, 20)
-    with nullcontext() if request.param == "native" else native.plain():
-        yield request.param
 
 
 def whole(size, generator):
@@ -51,7 +36,7 @@ def test_against_comparisons(way, n, n_items, dim, value):
     assert torch.equal(found[1], (scores == mine).sum(1) - 1)
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_equal_vectors_tie_exactly():
     # Wherever they stand, and whatever is computed beside them.
     generator = torch.Generator().manual_seed(1)
@@ -64,7 +49,7 @@ def test_equal_vectors_tie_exactly():
     assert equal.eq(4).all()
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_compiled_code_counts_what_pytorch_counts():
     generator = torch.Generator().manual_seed(2)
     hidden = torch.randn(2000, 64, generator=generator)

@@ -1,7 +1,5 @@
 """Draws: compiled code, tiles and one tile against each other and against the definition."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 
@@ -9,18 +7,6 @@ from negrec.kernels import native
 from negrec.kernels.draw import draw, pick
 from negrec.kernels.tiles import Pairs, Scratch, exponentials
 from tests import toy
-
-needs_compiler = pytest.mark.skipif(native._compiler() is None, reason="no C++ compiler here")
-WAYS = ["torch", "tiles", pytest.param("native", marks=needs_compiler)]
-
-
-@pytest.fixture(params=WAYS)
-def way(request, monkeypatch):
-    """All ways of computing it."""
-    if request.param == "tiles":
-        toy.cut_tiles(monkeypatch, 20)
-    with nullcontext() if request.param == "native" else native.plain():
-        yield request.param
 
 
 def made(n, n_items, dim, scale=1.0, seed=0):
@@ -76,7 +62,7 @@ def test_every_draw_is_the_inverse_of_the_exact_distribution(way, n, n_items, di
     assert (u <= upper + 1e-5).all()
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_compiled_code_makes_the_draws_of_pytorch():
     hidden, matrix, ruled_out = made(4_000, 3_000, 64, 0.4)
     fast = drawn(hidden, matrix, ruled_out, 2)
@@ -85,7 +71,7 @@ def test_compiled_code_makes_the_draws_of_pytorch():
     assert (fast == slow).double().mean() > 0.999
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_threads_do_not_change_what_is_drawn():
     hidden, matrix, ruled_out = made(3_000, 1_000, 16)
     before = torch.get_num_threads()

@@ -1,26 +1,10 @@
 """The log-sum-exp of a catalogue: compiled code and tiles against torch.logsumexp."""
 
-from contextlib import nullcontext
-
 import pytest
 import torch
 
-from negrec.kernels import native
 from negrec.kernels.log_sum_exp import log_sum_exp
 from negrec.kernels.tiles import Pairs, Scratch
-from tests import toy
-
-needs_compiler = pytest.mark.skipif(native._compiler() is None, reason="no C++ compiler here")
-WAYS = ["torch", "tiles", pytest.param("native", marks=needs_compiler)]
-
-
-@pytest.fixture(params=WAYS)
-def way(request, monkeypatch):
-    """All ways of computing it."""
-    if request.param == "tiles":
-        toy.cut_tiles(monkeypatch, 20)
-    with nullcontext() if request.param == "native" else native.plain():
-        yield request.param
 
 
 def made(n, n_items, dim, scale=1.0):
@@ -110,7 +94,7 @@ def test_a_state_that_is_no_number_shows_in_its_own_result_only(way):
     assert found.isnan().nonzero().flatten().tolist() == [4]
 
 
-@needs_compiler
+@pytest.mark.usefixtures("compiler")
 def test_the_same_threads_give_the_same_bits():
     hidden, matrix, ruled_out = made(2000, 1000, 64, 0.3)
     before = torch.get_num_threads()

@@ -1,3 +1,4 @@
+import ctypes
 import logging
 import os
 import subprocess
@@ -18,12 +19,6 @@ def nothing_built(tmp_path, monkeypatch):
     native._library.cache_clear()
     yield tmp_path / "kernels"
     native._library.cache_clear()
-
-
-@pytest.fixture
-def compiler():
-    if native._compiler() is None:
-        pytest.skip("no C++ compiler here")
 
 
 @pytest.mark.usefixtures("compiler", "nothing_built")
@@ -136,3 +131,23 @@ def test_what_is_traced_stays_pytorch():
     torch.export.export(Asks(), (torch.zeros(2),))
     assert served
     assert not any(served)
+
+
+@pytest.mark.usefixtures("compiler")
+def test_every_function_says_what_it_takes():
+    library = native._library()
+    folder = Path(native.__file__).parent
+    written = sum(
+        line.startswith("NEGREC ")
+        for f in folder.glob("*.cpp")
+        for line in f.read_text().split("\n")
+    )
+    functions = {name: x for name, x in vars(library).items() if not name.startswith("_")}
+    found = [name for name, x in functions.items() if x.argtypes]
+    assert len(found) == written > 10
+    # Two numbers, of which the first may be a whole one as well, and the number of threads.
+    assert library.rows_update.argtypes[-3:] == [ctypes.c_double, ctypes.c_double, ctypes.c_int64]
+    with pytest.raises(ctypes.ArgumentError):
+        native.call("own_scores", None, 1.5, None, 8, None, None)
+    with pytest.raises(TypeError, match="at least 7 arguments"):
+        native.call("own_scores", None)

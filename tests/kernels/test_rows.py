@@ -24,8 +24,8 @@ def made():
         torch.randn(V, D, generator=draw),
         torch.rand(V, D, generator=draw),
         torch.randint(STEPS, (V,), generator=draw, dtype=torch.int32),
-        torch.rand(STEPS, generator=draw, dtype=torch.double),
-        1e-2 * torch.rand(STEPS, generator=draw, dtype=torch.double),
+        torch.rand(STEPS + 1, generator=draw, dtype=torch.double),
+        1e-2 * torch.rand(STEPS + 1, generator=draw, dtype=torch.double),
     )
 
 
@@ -67,7 +67,7 @@ def test_a_row_outside_is_refused(row):
 
 
 def test_settle():
-    decays = [beta ** torch.arange(STEPS, 0, -1).double() for beta in (0.9, 0.99)]
+    decays = [beta ** torch.arange(STEPS, -1, -1).double() for beta in (0.9, 0.99)]
     table, _, _ = both(lambda table: rows.settle(table, *decays))
     assert not table.last.any()
     torch.testing.assert_close(table.value, rows.read(made()))
